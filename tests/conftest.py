@@ -1,0 +1,17 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+# Models of a few thousand numbers are slower on several threads, and sums then differ from machine to machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing in the tests may reach for the network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from hypothesis import settings
+
+# No deadlines: they would be about the machine. In CI the same examples each time; new ones are for people's machines.
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
