@@ -1,0 +1,58 @@
+"""The anatomy as a tree to look at."""
+
+from __future__ import annotations
+
+from vitune.anatomy._roles import Anatomy, Operator
+
+
+def tree(found: Anatomy) -> str:
+    """Draw the roles of a backbone as indented text, equal blocks folded into one line.
+
+    Args:
+        found: The anatomy.
+    """
+    channels, height, width = found.input_size
+    lines = [
+        f"{found.family}: {channels} x {height} x {width} pixels, {found.grid[0]} x {found.grid[1]} patches, "
+        f"{found.num_prefix_tokens} prefix tokens, width {found.width}, {len(found.blocks)} blocks, "
+        f"pooling '{found.pooling}'"
+    ]
+    outside = [operator for operator in found.operators if not operator.role.startswith("blocks.")]
+    before = [o for o in outside if o.role.startswith(("patch_embed", "norm_pre"))]
+    lines += [_line("  ", operator.role, operator) for operator in before]
+    for first, last, operators in _runs(found):
+        name = f"blocks.{first}" if first == last else f"blocks.{first} .. {last}"
+        lines.append(f"  {name}  ({found.blocks[first].num_heads} heads)")
+        for operator in operators:
+            lines.append(_line("    ", operator.role.split(".", 2)[2], operator))
+    lines += [_line("  ", operator.role, operator) for operator in outside if operator not in before]
+    lines += [f"  head  {path}  (always trains)" for path in found.head]
+    return "\n".join(lines)
+
+
+def _runs(found: Anatomy) -> list[tuple[int, int, list[Operator]]]:
+    """Consecutive blocks with the same operators: (first, last, operators of the first)."""
+    runs: list[tuple[int, int, list[Operator]]] = []
+    previous = None
+    for block in found.blocks:
+        start = f"blocks.{block.index}."
+        operators = [o for o in found.operators if o.role.startswith(start)]
+        shape = [(o.role.removeprefix(start), o.kind, o.in_features, o.out_features) for o in operators]
+        if runs and shape == previous:
+            runs[-1] = (runs[-1][0], block.index, runs[-1][2])
+        else:
+            runs.append((block.index, block.index, operators))
+        previous = shape
+    return runs
+
+
+def _line(indent: str, name: str, operator: Operator) -> str:
+    size = f"{operator.in_features} -> {operator.out_features}"
+    if operator.kind in ("norm", "identity"):
+        size = str(operator.out_features)
+    parts = ", ".join(role.split(".")[-1] for role in operator.parts)
+    return (
+        f"{indent}{name:<12} {operator.kind} {size}"
+        + (f"  rows: {parts}" if parts else "")
+        + f"  [{operator.path}]"
+    )

@@ -1,0 +1,189 @@
+"""Plan edits, check all of them, then make them; or undo them.
+
+A method returns steps; nothing is changed until every step of every method has been checked, and a step that fails
+all the same undoes those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from vitune.errors import SurgeryError
+from vitune.surgery.edits import Edit, attach, detach, layer_of, parts_of
+from vitune.surgery.points import POINTS, BlockWithPoints, Points, points_for
+
+MakeLayer = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Put an edit on an operator.
+
+    Attributes:
+        role: Role of the operator, for people and files.
+        path: Path of the module.
+        edit: The edit.
+        make: Makes its layer; called once, when the step is carried out.
+        parts: (role, child of the layer) for a layer that serves several roles of a fused operator.
+    """
+
+    role: str
+    path: str
+    edit: type[Edit]
+    make: MakeLayer = field(repr=False)
+    parts: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name of the layer."""
+        return self.edit.key
+
+
+@dataclass(frozen=True)
+class AttachAtPoint:
+    """Put a layer at a named point of a block.
+
+    Attributes:
+        role: Role of the place, for instance `blocks.3.mlp.beside`.
+        path: Path of the block.
+        point: One of `vitune.surgery.POINTS`.
+        key: Name of the layer, unique at the point.
+        make: Makes the layer.
+    """
+
+    role: str
+    path: str
+    point: str
+    key: str
+    make: MakeLayer = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Let a parameter of the backbone train.
+
+    Attributes:
+        role: Role of the parameter, for instance `blocks.3.attn.out.bias`.
+        path: Its name in the model's state dict.
+    """
+
+    role: str
+    path: str
+
+
+Step = Attach | AttachAtPoint | Train
+
+
+def check(model: nn.Module, steps: Sequence[Step]) -> None:
+    """Find out whether all steps can be carried out, changing nothing.
+
+    Raises:
+        SurgeryError: If a module or parameter is missing, a place is taken, or a module's `forward` would never run.
+        UnsupportedBackboneError: If a block has no forward pass with points.
+    """
+    taken: set[tuple[str, str]] = set()
+    for step in steps:
+        try:
+            target = (
+                model.get_parameter(step.path) if isinstance(step, Train) else model.get_submodule(step.path)
+            )
+        except AttributeError as error:
+            raise SurgeryError(f"{step.role}: nothing to edit at '{step.path}': {error}.") from None
+        if isinstance(step, Train) or not isinstance(target, nn.Module):
+            continue
+        place = step.path if isinstance(step, Attach) else f"{step.path}:{step.point}"
+        if (place, step.key) in taken or step.key in _present(target, step):
+            raise SurgeryError(f"{step.role}: '{step.key}' is there already; one edit of a kind per place.")
+        taken.add((place, step.key))
+        if isinstance(step, AttachAtPoint):
+            if step.point not in POINTS:
+                raise SurgeryError(f"{step.role}: no point '{step.point}'; known: {', '.join(POINTS)}.")
+            points_for(target)
+        elif type(target).__name__ == "NonDynamicallyQuantizableLinear":
+            raise SurgeryError(
+                f"{step.role}: '{step.path}' belongs to nn.MultiheadAttention, which never calls its forward; "
+                f"an edit there would do nothing."
+            )
+
+
+def _present(module: nn.Module, step: Attach | AttachAtPoint) -> set[str]:
+    _, edits = parts_of(module)
+    if isinstance(step, Attach):
+        return {edit.key for edit in edits}
+    for edit in edits:
+        if issubclass(edit, BlockWithPoints):
+            return set(_points(module, edit).at(step.point))
+    return set()
+
+
+def carry_out(model: nn.Module, steps: Sequence[Step]) -> None:
+    """Make the edits, in order. `Train` steps are left to the caller, who knows what else trains.
+
+    Raises:
+        SurgeryError: As `check`; the model is then as it was.
+    """
+    check(model, steps)
+    done: list[Step] = []
+    try:
+        for step in steps:
+            _carry_out(model, step)
+            done.append(step)
+    except BaseException:
+        undo(model, done)
+        raise
+
+
+def _carry_out(model: nn.Module, step: Step) -> None:
+    if isinstance(step, Train):
+        return
+    module = model.get_submodule(step.path)
+    layer = step.make()
+    like = next((p for p in module.parameters() if p.is_floating_point()), None)
+    if like is None:
+        like = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if like is not None:
+        layer.to(device=like.device, dtype=like.dtype)
+    layer.train(module.training)
+    if isinstance(step, Attach):
+        attach(module, step.edit, layer)
+        return
+    edit = points_for(module)
+    if edit not in parts_of(module)[1]:
+        attach(module, edit, Points().train(module.training))
+    _points(module, edit).at(step.point)[step.key] = layer
+
+
+def undo(model: nn.Module, steps: Sequence[Step]) -> None:
+    """Take the edits off again, the latest first.
+
+    Raises:
+        SurgeryError: If another tool changed the class of an edited module in the meantime.
+    """
+    for step in reversed(steps):
+        if isinstance(step, Train):
+            continue
+        module = model.get_submodule(step.path)
+        if isinstance(step, Attach):
+            detach(module, step.edit)
+            continue
+        edit = points_for(module)
+        points = _points(module, edit)
+        del points.at(step.point)[step.key]
+        if points.empty:
+            detach(module, edit)
+
+
+def layer_path(step: Attach | AttachAtPoint) -> str:
+    """State-dict path of the layer that a step brings."""
+    if isinstance(step, Attach):
+        return f"{step.path}.vitune.{step.key}"
+    return f"{step.path}.vitune.points.{step.point.replace('.', '_')}.{step.key}"
+
+
+def _points(module: nn.Module, edit: type[Edit]) -> Points:
+    layer = layer_of(module, edit)
+    assert isinstance(layer, Points)
+    return layer
