@@ -1,0 +1,47 @@
+"""BitFit: additive biases train, weights do not.
+
+Zaken, Ravfogel, Goldberg, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+Language-models", ACL 2022 (arXiv:2106.10199); in vision as in KMnP/vpt @ 4410440.
+
+Where we differ: that code trains every parameter whose name contains "bias". We train the additive biases of linear
+layers, convolutions and norms, so that a position table with "bias" in its name stays frozen. On plain ViTs both rules
+choose the same tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vitune.anatomy import Anatomy
+from vitune.errors import UnsupportedBackboneError
+from vitune.methods._base import Method
+from vitune.methods._registry import register
+from vitune.surgery import Step, Train
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class BitFit(Method):
+    """Train the additive biases of the backbone, and the head."""
+
+    name: ClassVar[str] = "bitfit"
+    title: ClassVar[str] = "BitFit"
+    paper: ClassVar[str] = "arXiv:2106.10199"
+    default_lr: ClassVar[float] = 5e-3
+    merges: ClassVar[bool] = True
+
+    def edits(self, anatomy: Anatomy) -> list[Step]:
+        """The biases of every operator.
+
+        Raises:
+            UnsupportedBackboneError: If the backbone has no bias at all.
+        """
+        steps: list[Step] = []
+        for operator in anatomy.operators:
+            module = anatomy.model.get_submodule(operator.path)
+            if "bias" in module._parameters and module.bias is not None:
+                steps.append(Train(f"{operator.role}.bias", f"{operator.path}.bias"))
+        if not steps:
+            raise UnsupportedBackboneError("bitfit: no layer of this backbone has a bias.")
+        return steps

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from tests.contract.cases import BY_TEXT, FEW, HEAD, randomise, tune
+from tests.contract.families import backbone, images
+
+import vitune
+from vitune import methods
+from vitune.errors import CompositionError
+from vitune.methods import Method, Policy, _registry, all_methods, parse, register
+
+ROOT = Path(__file__).parents[3]
+OURS = {
+    name: method for name, method in all_methods().items() if method.__module__.startswith("vitune.methods.")
+}
+# Files of the package that are no methods.
+SHARED = {"__init__", "_base", "_registry", "parse"}
+
+
+@pytest.fixture
+def _table_restored():
+    before = dict(_registry._METHODS)
+    yield
+    _registry._METHODS.clear()
+    _registry._METHODS.update(before)
+    _registry._load_entry_points.cache_clear()
+
+
+def test_every_file_is_a_registered_method():
+    files = {path.stem for path in Path(methods.__file__).parent.glob("*.py")} - SHARED
+    assert len(files) >= 6
+    assert {method.__module__.removeprefix("vitune.methods.") for method in OURS.values()} == files
+
+
+def test_every_method_is_documented():
+    pages = {path.stem for path in (ROOT / "docs/methods").glob("*.md")} - {"README"}
+    assert pages == set(OURS)
+    table = (ROOT / "docs/methods/README.md").read_text()
+    for name, method in OURS.items():
+        assert f"| `{name}` |" in table
+        page = (ROOT / f"docs/methods/{name}.md").read_text()
+        for setting in method().settings():
+            assert f"`{setting}`" in page, f"docs/methods/{name}.md does not explain {setting}"
+
+
+def test_every_method_is_public():
+    for method in OURS.values():
+        assert getattr(vitune, method.__name__) is method
+        assert method.__name__ in vitune.__all__
+        assert method.__name__ in methods.__all__
+
+
+def test_every_method_says_what_it_is():
+    for name, method in OURS.items():
+        assert method.name == name
+        assert method.title
+        assert method.paper
+        assert method.default_lr > 0
+        assert isinstance(method.merges, bool)
+
+
+def test_conflicts_are_refused_in_both_orders_with_the_reason():
+    refused = 0
+    for one, other in itertools.permutations(OURS, 2):
+        reason = OURS[one].conflicts.get(other) or OURS[other].conflicts.get(one)
+        if not reason:
+            continue
+        model = backbone("plain")
+        with pytest.raises(CompositionError) as caught:
+            vitune.apply(model, [OURS[one](), OURS[other]()])
+        assert str(caught.value) == f"'{one}' and '{other}' cannot be combined: {reason}."
+        assert not any(".vitune." in name for name in model.state_dict())
+        refused += 1
+    assert refused >= 18
+
+
+def test_conflicts_name_known_methods():
+    for method in OURS.values():
+        assert set(method.conflicts) <= set(OURS)
+
+
+def test_reasons_of_both_sides_agree():
+    for one, other in itertools.combinations(OURS, 2):
+        reasons = {OURS[one].conflicts.get(other), OURS[other].conflicts.get(one)} - {None}
+        assert len(reasons) <= 1, f"{one} and {other} give two reasons"
+
+
+@pytest.mark.usefixtures("_table_restored")
+def test_a_double_name_is_refused():
+    class Other(Method):
+        name = "ssf"
+
+    with pytest.raises(ValueError, match=r"two methods are called 'ssf': SSF and .*Other"):
+        register(Other)
+    assert register(vitune.SSF) is vitune.SSF
+    assert all_methods()["ssf"] is vitune.SSF
+
+
+@pytest.mark.usefixtures("_table_restored")
+def test_methods_of_other_packages_come_by_entry_points(monkeypatch):
+    class Foreign(vitune.LinearProbe):
+        name = "foreign"
+        conflicts: ClassVar[dict[str, str]] = {}
+
+    class Entry:
+        def load(self) -> type[Method]:
+            return Foreign
+
+    asked = []
+    monkeypatch.setattr(_registry, "entry_points", lambda *, group: (asked.append(group), [Entry()])[1])
+    _registry._load_entry_points.cache_clear()
+    assert parse("foreign") == (Foreign(),)
+    assert all_methods()["foreign"] is Foreign
+    assert asked == ["vitune.methods"]
+    tuned = vitune.apply(backbone("plain"), parse("foreign"))
+    assert set(tuned.trainable()) == {"head.weight", "head.bias"}
+
+
+def test_no_two_methods_compute_the_same():
+    # A method that is another in disguise would train the same tensors, or compute the same from the same start.
+    texts = [text for text in FEW if "," not in text.split("(")[0]]
+    seen = {}
+    for text in dict.fromkeys([*texts, *OURS]):
+        if not BY_TEXT.get(text, BY_TEXT["full"]).needs <= HEAD | {"fused"}:
+            continue
+        tuned = randomise(tune(text, "plain"))
+        tuned.model.eval()
+        with torch.no_grad():
+            scores = tuned(images("plain"))
+        for other, theirs in seen.items():
+            assert not torch.allclose(scores, theirs, atol=1e-4), f"{text} computes what {other} does"
+        seen[text] = scores
+    assert {parse(text)[0].name for text in seen} == set(OURS)
+
+
+def test_a_policy_does_nothing_by_default():
+    policy, calls = Policy(), []
+    logits, targets = torch.ones(1, 2), torch.zeros(1)
+
+    def criterion(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(arguments)
+        return torch.tensor(3.0)
+
+    assert policy.loss(logits, targets, criterion).item() == 3.0
+    assert calls == [(logits, targets)]
+    assert policy.next_stage() is False
+    assert policy.state_dict() == {}
+    for moment in (
+        lambda: policy.prepare([(logits, targets)]),
+        lambda: policy.before_step(0),
+        policy.after_backward,
+        policy.after_step,
+        lambda: policy.load_state_dict({}),
+    ):
+        assert moment() is None
+    assert vitune.LoRA().policy(None) is None  # type: ignore[arg-type]
