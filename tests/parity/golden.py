@@ -1,0 +1,41 @@
+"""A golden file: tensors by group, and the metadata that says how they were made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Tensors are named `param/NAME`, `grad/NAME`, `aux/NAME`, `input`, `labels`, `logits`, `loss`."""
+
+    tensors: dict[str, Tensor]
+    kind: str
+    method: str
+    case: str
+    backbone: dict[str, Any]
+    hyperparameters: dict[str, Any]
+
+    def group(self, name: str) -> dict[str, Tensor]:
+        prefix = f"{name}/"
+        return {key.removeprefix(prefix): t for key, t in self.tensors.items() if key.startswith(prefix)}
+
+
+def read(path: Path) -> Golden:
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    return Golden(
+        tensors,
+        kind=metadata.get("kind", ""),
+        method=metadata.get("method", ""),
+        case=metadata.get("case", ""),
+        backbone=json.loads(metadata.get("backbone", "{}")),
+        hyperparameters=json.loads(metadata.get("hyperparameters", "{}")),
+    )
