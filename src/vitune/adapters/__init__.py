@@ -1,0 +1,20 @@
+"""Adapters: what tuning leaves behind, on disk and back."""
+
+from vitune.adapters._files import CONFIG, TENSORS, read_config
+from vitune.adapters._identity import frozen_hash
+from vitune.adapters.loading import load
+from vitune.adapters.merging import merge, unfoldable, write_merged
+from vitune.adapters.saving import num_classes, save
+
+__all__ = [
+    "CONFIG",
+    "TENSORS",
+    "frozen_hash",
+    "load",
+    "merge",
+    "num_classes",
+    "read_config",
+    "save",
+    "unfoldable",
+]
+__all__ += ["write_merged"]

@@ -1,0 +1,27 @@
+"""Which backbone an adapter belongs to, told by the bytes of what it leaves frozen."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+from vitune.tuned import Tuned
+
+
+def frozen_hash(tuned: Tuned) -> str:
+    """SHA-256 over everything of the backbone that the adapter does not hold.
+
+    Names go in as roles, so that a library that renames a layer does not change the hash. Floats go in as stored.
+
+    Args:
+        tuned: A tuned backbone, in any state of training: frozen tensors never change.
+    """
+    held = tuned.state().keys()
+    frozen = {tuned.anatomy.role_of(n): t for n, t in tuned.model.state_dict().items() if n not in held}
+    digest = hashlib.sha256()
+    for name in sorted(frozen):
+        tensor = frozen[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
