@@ -1,0 +1,131 @@
+"""`vitune list`: what there is to choose from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from vitune.cli.console import console, table
+from vitune.errors import NothingMatchedError, did_you_mean
+
+REFERENCE = "vit_base_patch16_224"
+# Files of timm whose models are plain or distilled `VisionTransformer`s.
+_TAGS_SHOWN = 4
+_ROOM_FOR_TITLES = 75
+
+
+def list_(
+    what: Annotated[str, typer.Argument(metavar="methods|models|recipes|settings", help="What to list.")],
+    match: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILTER]", help="Only names that contain this; * stands for anything."),
+    ] = None,
+) -> None:
+    """List methods, backbones, recipes, or the settings of training."""
+    lists = {"methods": _methods, "models": _models, "recipes": _recipes, "settings": _settings}
+    if what not in lists:
+        raise NothingMatchedError(f"there is no list of '{what}'. {did_you_mean(what, lists)}")
+    found, note = lists[what](match)
+    if not found.rows:
+        raise NothingMatchedError(f"no {what} match '{match}'; 'vitune list {what}' shows all.")
+    console().print(found)
+    console().print(note)
+
+
+def _keep(match: str | None, name: str) -> bool:
+    from fnmatch import fnmatch
+
+    return match is None or fnmatch(name, match if "*" in match else f"*{match}*")
+
+
+def _methods(match: str | None) -> tuple[Any, str]:
+    from vitune.methods import all_methods
+
+    columns = ("method", "trains", "lr", "merges", "paper", "title")
+    if console().width < _ROOM_FOR_TITLES:
+        columns = columns[:-1]
+    made = table(*columns, right=("trains", "lr"), whole=("method", "merges", "paper"))
+    for name, method in all_methods().items():
+        if _keep(match, name):
+            merges = "yes" if method.merges else "no"
+            cells = (
+                name,
+                f"{_trained(method):,}",
+                f"{method.default_lr:g}",
+                merges,
+                method.paper,
+                method.title,
+            )
+            made.add_row(*cells[: len(columns)])
+    return made, (
+        f"'trains' counts parameters outside the head at {REFERENCE} with the method's defaults. "
+        "Combine methods with a comma; 'vitune show METHOD' has the settings."
+    )
+
+
+def _trained(method: Any) -> int:
+    import timm
+    import torch
+
+    import vitune
+
+    with torch.device("meta"):
+        model = timm.create_model(REFERENCE, num_classes=10)
+        return vitune.apply(model, method(), check=False).costs().method_parameters
+
+
+def _models(match: str | None) -> tuple[Any, str]:
+    import timm
+
+    from vitune.anatomy import FAMILIES
+    from vitune.backbones import BUILT_IN, read_card
+
+    made = table("model", "input", "weights", right=("input",), whole=("model",))
+    if _keep(match, BUILT_IN):
+        made.add_row(BUILT_IN, str(read_card().input["size"][-1]), "in the package")
+    for file in (file for family in FAMILIES.values() for file in family.TIMM_FILES):
+        for name in timm.list_models(module=file):
+            if _keep(match, name):
+                tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
+                more = (
+                    f" and {len(tags) - _TAGS_SHOWN} more"
+                    if len(tags) > _TAGS_SHOWN and match is None
+                    else ""
+                )
+                shown = tags[:_TAGS_SHOWN] if more else tags
+                size = timm.get_pretrained_cfg(name)
+                pixels = "-" if size is None else str(size.input_size[-1])
+                made.add_row(name, pixels, ", ".join(shown) + more or "-")
+    return made, (
+        "Give weights as NAME.WEIGHTS. Hugging Face ViTs work too, by OWNER/NAME or folder."
+        " 'vitune show --model NAME' draws one."
+    )
+
+
+def _recipes(match: str | None) -> tuple[Any, str]:
+    from vitune.recipes import load_recipe, recipe_names
+
+    made = table("recipe", "method", "source", "tasks", right=("tasks",), whole=("recipe",))
+    for name in recipe_names():
+        if _keep(match, name):
+            recipe = load_recipe(name)
+            made.add_row(name, recipe.method, recipe.source, str(len(recipe.tasks) or "-"))
+    return (
+        made,
+        "Use one with --recipe NAME, or NAME/TASK where it has tasks; 'vitune show NAME' has all of it.",
+    )
+
+
+def _settings(match: str | None) -> tuple[Any, str]:
+    from vitune.cli.settings import settings_of
+    from vitune.training import TrainConfig
+
+    made = table("setting", "default", "what it is", whole=("setting", "default"))
+    for setting in settings_of(TrainConfig):
+        if _keep(match, setting.name):
+            made.add_row(setting.name, setting.default, setting.explanation)
+    return (
+        made,
+        "Set one with --set NAME=VALUE; the most used have options of their own in 'vitune train --help'.",
+    )

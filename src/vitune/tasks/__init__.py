@@ -1,0 +1,1 @@
+"""Tasks: what the verbs of the command line do, as plain functions."""

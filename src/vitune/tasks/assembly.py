@@ -1,0 +1,132 @@
+"""From a request to all that training needs, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+
+from vitune import backbones
+from vitune.data import Pipeline, Preprocessing, Samples, Source, build_transform, open_source
+from vitune.methods import Method, parse
+from vitune.randomness import derive_seed, seeded
+from vitune.tasks.costs import ExactCosts, exact_costs, full_costs
+from vitune.tasks.request import TrainRequest
+from vitune.training.batches import check_batch_size
+from vitune.training.data import FitData
+from vitune.training.devices import make_accelerator
+from vitune.training.recompute import enable_recomputation
+from vitune.tuned import Tuned, apply
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A run that is ready to start.
+
+    Attributes:
+        source: The data.
+        validation: The validation images, if there are any.
+        preprocessing: What images are to look like.
+        data: Training and validation images, transformed.
+        tuned: The model with methods applied.
+        accelerator: Device, precision and processes.
+        exact: Counted costs of a training step.
+        full: The "full_finetuning" part of the result.
+    """
+
+    source: Source
+    validation: Samples | None
+    preprocessing: Preprocessing
+    data: FitData
+    tuned: Tuned
+    accelerator: Accelerator
+    exact: ExactCosts
+    full: dict[str, Any]
+
+
+def assemble(request: TrainRequest, source: Source | None = None) -> Assembly:
+    """Open the data, make the model, apply the methods and count the costs.
+
+    Args:
+        request: What decides the run.
+        source: Its data, where they are open already (and perhaps sealed).
+
+    Raises:
+        VituneError: If something in the request does not fit; nothing has been written then.
+    """
+    config = request.training
+    methods = parse(request.method)
+    accelerator = make_accelerator(config.device, config.precision)
+    if source is None:
+        source = open_source(request.data.path, **request.data.opening())
+    train, validation = source.split("train"), source.split("val")
+    assert train is not None  # `open_source` refuses data without a training split
+    check_batch_size(config.batch_size, len(train))
+    model = _make_model(request, len(source.class_names))
+    preprocessing = Preprocessing.from_model(model)
+    if config.augment == "none":
+        # What is trained without augmentation sees whole images, and so must evaluation.
+        preprocessing = preprocessing.exact_square()
+    plain = exact_costs(model, preprocessing.input_size, config, accelerator)
+    full = full_costs(model, plain)
+    tuned = _apply(model, methods, request)
+    exact = exact_costs(tuned.model, preprocessing.input_size, config, accelerator)
+    return Assembly(
+        source=source,
+        validation=validation,
+        preprocessing=preprocessing,
+        data=_fit_data(request, train, validation, preprocessing),
+        tuned=tuned,
+        accelerator=accelerator,
+        exact=exact,
+        full=full,
+    )
+
+
+def evaluation_pipeline(samples: Samples, preprocessing: Preprocessing, request: TrainRequest) -> Pipeline:
+    """Images as the model is evaluated on them.
+
+    Args:
+        samples: The images.
+        preprocessing: What they are to look like.
+        request: Knows the seed and whether to keep decoded images.
+    """
+    transform = build_transform(preprocessing, train=False)
+    return Pipeline(samples, transform, request.training.seed, cache=request.data.cache)
+
+
+def _make_model(request: TrainRequest, num_classes: int) -> nn.Module:
+    settings, config = request.model, request.training
+    options: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path else {}
+    # The head is drawn at random when the model is made.
+    with seeded(derive_seed(config.seed, "model")):
+        return backbones.create(
+            settings.name,
+            num_classes=num_classes,
+            weights=settings.weights,
+            pretrained=settings.pretrained,
+            img_size=settings.img_size,
+            **options,
+        )
+
+
+def _apply(model: nn.Module, methods: tuple[Method, ...], request: TrainRequest) -> Tuned:
+    tuned = apply(model, methods, seed=derive_seed(request.training.seed, "methods"))
+    if request.training.grad_checkpointing:
+        enable_recomputation(tuned.model)
+    return tuned
+
+
+def _fit_data(
+    request: TrainRequest, train: Samples, validation: Samples | None, preprocessing: Preprocessing
+) -> FitData:
+    config = request.training
+    transform = build_transform(preprocessing, train=True, augment=config.augment)
+    return FitData(
+        Pipeline(train, transform, config.seed, cache=request.data.cache),
+        None if validation is None else evaluation_pipeline(validation, preprocessing, request),
+        len(train.class_names),
+        train.name,
+    )
