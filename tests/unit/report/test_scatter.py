@@ -1,0 +1,52 @@
+import itertools
+
+from vitune.report import units
+from vitune.report.scatter import LINE_HEIGHT, ScatterPoint, accuracy_scatter
+
+
+def point(label: str, cost: float, accuracy: float, tone: int = 0) -> ScatterPoint:
+    return ScatterPoint(label, tone, cost, accuracy, accuracy - 0.02, accuracy + 0.02)
+
+
+def scatter(*points: ScatterPoint):
+    return accuracy_scatter("Accuracy against size", points, "size", units.size)
+
+
+def test_fewer_than_two_points_draw_nothing() -> None:
+    assert scatter(point("a", 10, 0.5)) is None
+    assert scatter(point("a", 10, 0.5), point("b", 0, 0.5)) is None
+
+
+def test_higher_accuracy_stands_higher_and_higher_cost_further_right() -> None:
+    chart = scatter(point("cheap", 1000, 0.8), point("dear", 1_000_000, 0.9))
+    assert chart is not None
+    dots = {dot.label: dot for dot in chart.dots}
+    assert dots["dear"].y < dots["cheap"].y
+    assert dots["dear"].x > dots["cheap"].x
+    low, high = dots["dear"].low, dots["dear"].high
+    assert low is not None
+    assert high is not None
+    assert high < dots["dear"].y < low
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    chart = scatter(
+        *(point(f"method {i}", 1000 + i, 0.9 - i / 1e4, i) for i in range(6)), point("far", 1e6, 0.5)
+    )
+    assert chart is not None
+    heights = sorted(dot.text_y for dot in chart.dots)
+    assert all(b - a >= LINE_HEIGHT - 0.2 for a, b in itertools.pairwise(heights))
+
+
+def test_labels_at_the_right_edge_turn_left_and_long_ones_are_cut() -> None:
+    chart = scatter(point("a", 1000, 0.5), point("n" * 60, 1e6, 0.6))
+    assert chart is not None
+    assert [dot.anchor for dot in chart.dots] == ["end", "start"]
+    assert len(chart.dots[0].label) == 24
+    assert chart.dots[0].tip.startswith("n" * 60 + "\n")
+
+
+def test_the_description_tells_every_run() -> None:
+    chart = scatter(point("a", 1000, 0.5), point("b", 2000, 0.6))
+    assert chart is not None
+    assert chart.description == "a: 50.0\u00a0%, 1 kB. b: 60.0\u00a0%, 2 kB."
