@@ -1,0 +1,1 @@
+"""What vitune measures about itself; each file says how to run it."""

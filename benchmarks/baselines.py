@@ -1,0 +1,186 @@
+"""The baselines on real data: accuracy with intervals, parameters, memory, time, bytes on disk.
+
+    python -m benchmarks.baselines DATA_ROOT [--jobs 2] [--sets caltech101 cifar10]
+
+DATA_ROOT holds `caltech101.tar` and `cifar10.tar` (or folders) in VTAB-1k layout. Protocol `small`: 10 epochs, batch
+64, no augmentation; for each method three learning rates are compared on val200 with one seed (trained on train800),
+the best is trained with three seeds on train800val200, and its last epoch is tested once. The test split is sealed
+while settings are chosen. May be killed and started again; several processes may work over one folder.
+
+Writes benchmarks/results/baselines.md, one JSON per final trial in benchmarks/results/baselines/, and the README's
+table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.data_sets import data_set
+from benchmarks.step_time import RESULT as STEP_TIME
+from vitune.backbones import BUILT_IN, read_card
+from vitune.bench import Case, Column, SelectThenTest, TrialOutcome, TrialRunner, aggregate, run_protocol
+from vitune.bench.table import markdown
+from vitune.bench.train_trial import TrainTrial
+from vitune.durable import replace_file
+
+HERE = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+MARKS = ("<!-- evidence:start -->", "<!-- evidence:end -->")
+WORK = Path("runs") / "baselines"
+
+# Method -> learning rates, the same number of candidates for each. Moved up once, since a first run with lower grids
+# chose their largest rate (on val200) for full, bitfit, ssf and adaptformer: ten epochs are few.
+GRIDS = {
+    "full": (3e-4, 1e-3, 3e-3),
+    "linear": (3e-3, 1e-2, 3e-2),
+    "bitfit": (5e-3, 1.5e-2, 4.5e-2),
+    "lora": (1e-3, 3e-3, 1e-2),
+    "ssf": (5e-3, 1.5e-2, 4.5e-2),
+    "adaptformer": (3e-3, 1e-2, 3e-2),
+}
+SETTINGS = {
+    "epochs": 10,
+    "batch_size": 64,
+    "augment": "none",
+    "select": "last",
+    "eval_every": 10,
+    "weight_decay": 1e-4,
+    "warmup_epochs": 1,
+    "precision": "fp32",
+    "checkpoint_minutes": None,
+}
+PROTOCOL = SelectThenTest(name="small", settings=SETTINGS)
+COLUMNS = (
+    Column("test accuracy, %", "metrics.test.accuracy", 100, 1),
+    Column("lr", "lr", 1, 4),
+    Column("trained parameters", "costs.trained_parameters", 1, 0),
+    Column("of these in the head", "costs.head_parameters", 1, 0),
+    Column("saved activations, MB", "costs.saved_activation_bytes", 1e-6, 1),
+    Column("adapter file, kB", "costs.adapter_bytes", 1e-3, 0),
+)
+
+
+def run(root: Path, sets: list[str]) -> list[TrialOutcome]:
+    """Run what is not finished; returns the final trials."""
+    paths = {name: data_set(name, root, WORK / "data") for name in sets}
+    trials = TrainTrial(paths)
+    # The weights are part of what is tried: another built-in backbone makes other trials.
+    protocol = dataclasses.replace(PROTOCOL, name=f"{PROTOCOL.name}-{read_card().sha256[:8]}")
+    runner = TrialRunner(WORK / "trials", trials.run, trials.open_data)
+    cases = [
+        Case(data=name, model=BUILT_IN, methods=method, grid=tuple({"lr": lr} for lr in rates))
+        for name in sets
+        for method, rates in GRIDS.items()
+    ]
+    return [outcome for result in run_protocol(runner, protocol, cases) for outcome in result.final]
+
+
+def keep(outcome: TrialOutcome) -> TrialOutcome:
+    """Copy a trial's JSON to where the table can link to it."""
+    target = HERE / "baselines" / f"{outcome.trial.id}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, lambda temporary: temporary.write_bytes(outcome.path.read_bytes()))
+    return dataclasses.replace(outcome, path=target)
+
+
+def page(outcomes: list[TrialOutcome]) -> str:
+    """The table as a page."""
+    first = next(outcome.result for outcome in outcomes if outcome.result)
+    machine = ", ".join(f"{key} {value}" for key, value in first["machine"].items() if value)
+    return f"""# Baselines
+
+Backbone `{BUILT_IN}`, weights {read_card().sha256[:12]} (see its card). Mean over three seeds +- half width of the 95 %
+t-interval; the numbers behind a cell link to the JSON of each seed. Protocol `{PROTOCOL.name}`: see the head of
+`benchmarks/baselines.py`, which made this page.
+
+{markdown(aggregate(outcomes, COLUMNS), COLUMNS, HERE, heads=("data", "methods"))}
+{step_times()}
+Machine: {machine}. Versions: {", ".join(f"{name} {number}" for name, number in first["versions"].items() if number)}.
+"""
+
+
+def step_times() -> str:
+    """Training step and inference beside full fine-tuning, as measured apart on a quiet machine."""
+    if not STEP_TIME.is_file():
+        return "Step times: not measured; run `python -m benchmarks.step_time`.\n"
+    times = json.loads(STEP_TIME.read_text())
+    lines = [
+        f"Time beside full fine-tuning, fp32, ratios of medians [smallest, largest round] ([JSON]({STEP_TIME.name})):",
+        "",
+        "| methods | training step | inference |",
+        "|---|---:|---:|",
+    ]
+    for method, step in times["step"].items():
+        cells = (
+            f"{t['x_full']:.2f} [{t['low']:.2f}, {t['high']:.2f}]" for t in (step, times["inference"][method])
+        )
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def summary(outcomes: list[TrialOutcome]) -> str:
+    """The accuracies alone, one line per method, for the README."""
+    rows = aggregate(outcomes, COLUMNS)
+    sets = list(dict.fromkeys(row.trial.data for row in rows))
+    accuracy = COLUMNS[0].title
+    cells = {(row.trial.methods, row.trial.data): row.cells[accuracy] for row in rows}
+    lines = [
+        "## Evidence on real data",
+        "",
+        "Test accuracy in %, mean over three seeds +- half width of the 95 % t-interval. Built-in backbone",
+        f"`{BUILT_IN}` (interim weights {read_card().sha256[:12]}), 1,000 training images, 10 epochs, learning rate",
+        "chosen on 200 of them with the test split sealed. Made by `python -m benchmarks.baselines`;",
+        "[all columns and every seed's JSON, machine, versions](benchmarks/results/baselines.md).",
+        "",
+        f"| method | {' | '.join(sets)} |",
+        "|---|" + "---:|" * len(sets),
+    ]
+    for method in dict.fromkeys(row.trial.methods for row in rows):
+        texts = []
+        for name in sets:
+            cell = cells[method, name]
+            failed = cell.mean is None or cell.high is None
+            texts.append("-" if failed else f"{cell.mean:.1f} +- {cell.high - cell.mean:.1f}")
+        lines.append(f"| {method} | {' | '.join(texts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def put_into_readme(text: str) -> None:
+    """Replace what stands between the two marks of the README."""
+    before, rest = README.read_text().split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    page = f"{before}{MARKS[0]}\n{text}{MARKS[1]}{after}"
+    replace_file(README, lambda temporary: temporary.write_text(page))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--sets", nargs="+", default=["caltech101", "cifar10"])
+    parser.add_argument("--jobs", type=int, default=1, help="processes that work at the same time")
+    options = parser.parse_args()
+    for name in options.sets:
+        data_set(name, options.root, WORK / "data")
+    again = [sys.executable, "-m", "benchmarks.baselines", str(options.root), "--sets", *options.sets]
+    helpers = [subprocess.Popen(again) for _ in range(options.jobs - 1)]
+    outcomes = run(options.root, options.sets)
+    for helper in helpers:
+        helper.wait()
+    shutil.rmtree(HERE / "baselines", ignore_errors=True)
+    kept = [keep(outcome) for outcome in outcomes]
+    text = page(kept)
+    put_into_readme(summary(kept))
+    replace_file(HERE / "baselines.md", lambda temporary: temporary.write_text(text))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
