@@ -13,7 +13,18 @@ from torch import Tensor, nn
 from vitune.anatomy import Anatomy, anatomy, logits
 from vitune.errors import AdapterError, CompositionError, SurgeryError
 from vitune.methods import Method, Policy
-from vitune.surgery import Attach, AttachAtPoint, Step, Train, carry_out, check, gate, layer_path, undo
+from vitune.surgery import (
+    Attach,
+    AttachAtPoint,
+    LeaveOut,
+    Step,
+    Train,
+    carry_out,
+    check,
+    gate,
+    layer_path,
+    undo,
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,9 @@ class Tuned:
         """
         named = {step.path for step in self._steps if isinstance(step, Train)}
         prefixes = (*(f"{path}." for path in self.anatomy.head), *self._layer_paths())
-        return {n: p for n, p in self.model.named_parameters() if n in named or n.startswith(prefixes)}
+        resting = {step.path for step in self._steps if isinstance(step, LeaveOut)}
+        parameters = self.model.named_parameters()
+        return {n: p for n, p in parameters if n not in resting and (n in named or n.startswith(prefixes))}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The trained parameters, for an optimizer."""
@@ -134,6 +147,8 @@ class Tuned:
         trained = self.trainable()
         edits = []
         for step in self._steps:
+            if isinstance(step, LeaveOut):
+                continue
             if isinstance(step, Train):
                 edits.append(EditCost(step.role, "train", trained[step.path].numel()))
                 continue

@@ -7,6 +7,7 @@ every weight of ours was filled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import vitune
+from tests.parity import references
 from tests.parity.backbones import Place, build, place
+from tests.parity.case import Case
 from tests.parity.golden import Golden, read
-from tests.parity.methods import METHODS
 
 ABSOLUTE = 1e-5
 GRAD_RELATIVE, GRAD_ABSOLUTE = 1e-4, 1e-6
@@ -30,9 +32,11 @@ def check(path: Path) -> dict[str, Any]:
     failed: dict[str, Any] = {}
     try:
         golden = read(path)
-        if golden.kind != "model" or golden.method not in METHODS:
+        reference = references.find(golden.method)
+        kinds = getattr(reference, "KINDS", {})
+        if golden.kind not in {"model", *kinds}:
             raise ValueError(f"nothing is known about kind '{golden.kind}' of method '{golden.method}'")
-        compared = compare(golden)
+        compared = kinds[golden.kind](golden) if golden.kind in kinds else compare(golden, reference.case)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         compared = {"logits_max_abs": None, "loss_abs": None, "grad_excess": None, "compared": 0}
         compared |= {"uncompared": sorted(golden.tensors), "ok": False}
@@ -41,9 +45,9 @@ def check(path: Path) -> dict[str, Any]:
     return about | compared | failed
 
 
-def compare(golden: Golden) -> dict[str, Any]:
+def compare(golden: Golden, case_of: Callable[[Golden], Case]) -> dict[str, Any]:
     """Run the model and compare."""
-    case = METHODS[golden.method](golden.hyperparameters)
+    case = case_of(golden)
     tuned = vitune.apply(build(golden.backbone), case.method)
     tuned.model.eval()  # dropout and drop path are off in the references as well
     width = tuned.anatomy.width
@@ -53,11 +57,14 @@ def compare(golden: Golden) -> dict[str, Any]:
         return Place(new) if new else place(name, width)
 
     places = {name: our_place(name) for name in golden.group("param")}
-    used = {"input", "labels", *(f"param/{name}" for name in places)}
-    unfilled = fill(tuned.model, golden.group("param"), places)
+    used = {"input", "labels", *(f"param/{name}" for name in places), *case.inputs}
+    further = {name: golden.tensors[name] for name in case.inputs}
+    places |= {name: Place(where) for name, where in case.inputs.items()}
+    unfilled = fill(tuned.model, golden.group("param") | further, places)
     aux, logits = run(tuned, golden.tensors["input"])
     loss = nn.functional.cross_entropy(logits, golden.tensors["labels"])
     loss.backward()
+    aux |= case.aux(tuned, golden.tensors)
 
     worst = {
         "logits": distance(logits, golden.tensors["logits"]),

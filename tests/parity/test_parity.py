@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.parity.golden import read
 from tests.parity.harness import check
-from tests.parity.methods import METHODS
+from tests.parity.references import known
 from tests.shared import ROOT, need_shared, shared_folder
 from vitune.methods import all_methods
 
@@ -26,7 +26,7 @@ OTHER_FAMILIES = ("swin", "convnext", "as_mlp")
 def shared_goldens() -> list[Path]:
     """Goldens of the methods known here, in the shared folder; their paths below it."""
     folder = shared_folder() / "golden"
-    found = [path for name in METHODS for path in sorted((folder / name).glob("*.safetensors"))]
+    found = [path for name in sorted(known()) for path in sorted((folder / name).glob("*.safetensors"))]
     return [path.relative_to(folder) for path in found if not path.stem.startswith(OTHER_FAMILIES)]
 
 
@@ -44,7 +44,7 @@ def test_golden(path):
 
 def test_every_method_has_a_golden():
     ours = {name for name, method in all_methods().items() if method.__module__.startswith("vitune.")}
-    assert {path.parent.name for path in GOLDENS} == ours == set(METHODS)
+    assert {path.parent.name for path in GOLDENS} == ours == known()
     assert {read(path).method for path in GOLDENS} == ours
 
 
@@ -155,12 +155,12 @@ def test_a_tensor_of_another_name_shape_or_not_a_number_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
-        ({}, "nothing is known about kind '' of method ''"),
-        ({"kind": "model", "method": "xyzzy"}, "nothing is known about kind 'model' of method 'xyzzy'"),
+        ({}, "nothing is known about method ''"),
+        ({"kind": "model", "method": "xyzzy"}, "nothing is known about method 'xyzzy'"),
         ({"kind": "module", "method": "lora"}, "nothing is known about kind 'module' of method 'lora'"),
         (
-            {"kind": "model", "method": "linear", "backbone": '{"family": "swin"}'},
-            "no backbone is known for family 'swin'",
+            {"kind": "model", "method": "linear", "backbone": '{"family": "perceiver"}'},
+            "no backbone is known for family 'perceiver'",
         ),
     ],
 )

@@ -18,7 +18,10 @@ def frozen_hash(tuned: Tuned) -> str:
         tuned: A tuned backbone, in any state of training: frozen tensors never change.
     """
     held = tuned.state().keys()
-    frozen = {tuned.anatomy.role_of(n): t for n, t in tuned.model.state_dict().items() if n not in held}
+    # A head belongs to the task, never to the backbone, even where a method leaves a part of it out.
+    heads = tuple(f"{path}." for path in tuned.anatomy.head)
+    tensors = tuned.model.state_dict().items()
+    frozen = {tuned.anatomy.role_of(n): t for n, t in tensors if n not in held and not n.startswith(heads)}
     digest = hashlib.sha256()
     for name in sorted(frozen):
         tensor = frozen[name].detach().cpu().contiguous()

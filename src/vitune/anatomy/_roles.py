@@ -62,12 +62,23 @@ class Slot:
 
 @dataclass(frozen=True)
 class Block:
-    """One transformer block."""
+    """One block of the residual stream: of a transformer, or of a network built like one.
+
+    Attributes:
+        index: Its number, from 0, counted through all stages.
+        path: Where the module sits in the model.
+        width: Channels of its residual stream.
+        num_heads: Attention heads; 0 where it has no attention.
+        attention: Path of its attention module; empty where it has none.
+        stage: Number of its stage, from 0, in a hierarchical backbone.
+    """
 
     index: int
     path: str
     width: int
     num_heads: int
+    attention: str = ""
+    stage: int = 0
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,13 @@ def describe(model: nn.Module) -> Anatomy:
         model=model,
         operators=tuple(operators),
         blocks=tuple(
-            Block(i, f"{prefix}layers.{i}", config.hidden_size, config.num_attention_heads)
+            Block(
+                i,
+                f"{prefix}layers.{i}",
+                config.hidden_size,
+                config.num_attention_heads,
+                attention=f"{prefix}layers.{i}.attention",
+            )
             for i in range(len(layers))  # type: ignore[arg-type]
         ),
         head=("classifier",) if isinstance(getattr(model, "classifier", None), nn.Linear) else (),

@@ -56,7 +56,7 @@ def describe(model: nn.Module) -> Anatomy:
     for i, block in enumerate(model.blocks):
         operators += _block_operators(model, i, block)
         attention: Any = block.attn
-        blocks.append(Block(i, f"blocks.{i}", width, attention.num_heads))
+        blocks.append(Block(i, f"blocks.{i}", width, attention.num_heads, f"blocks.{i}.attn"))
     operators.append(operator(model, "norm", "norm", width=width))
     if model.attn_pool is not None:
         operators += _pool_operators(model)

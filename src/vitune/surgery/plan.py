@@ -74,7 +74,22 @@ class Train:
     path: str
 
 
-Step = Attach | AttachAtPoint | Train
+@dataclass(frozen=True)
+class LeaveOut:
+    """Let a parameter of the head rest, because the method has a head of its own or does not use that part.
+
+    Heads train otherwise without being named. What is left out is no part of the adapter.
+
+    Attributes:
+        role: Role of the parameter, for instance `head.bias`.
+        path: Its name in the model's state dict.
+    """
+
+    role: str
+    path: str
+
+
+Step = Attach | AttachAtPoint | Train | LeaveOut
 
 
 def check(model: nn.Module, steps: Sequence[Step]) -> None:
@@ -87,12 +102,11 @@ def check(model: nn.Module, steps: Sequence[Step]) -> None:
     taken: set[tuple[str, str]] = set()
     for step in steps:
         try:
-            target = (
-                model.get_parameter(step.path) if isinstance(step, Train) else model.get_submodule(step.path)
-            )
+            is_parameter = isinstance(step, (Train, LeaveOut))
+            target = model.get_parameter(step.path) if is_parameter else model.get_submodule(step.path)
         except AttributeError as error:
             raise SurgeryError(f"{step.role}: nothing to edit at '{step.path}': {error}.") from None
-        if isinstance(step, Train) or not isinstance(target, nn.Module):
+        if isinstance(step, (Train, LeaveOut)) or not isinstance(target, nn.Module):
             continue
         place = step.path if isinstance(step, Attach) else f"{step.path}:{step.point}"
         if (place, step.key) in taken or step.key in _present(target, step):
@@ -120,7 +134,7 @@ def _present(module: nn.Module, step: Attach | AttachAtPoint) -> set[str]:
 
 
 def carry_out(model: nn.Module, steps: Sequence[Step]) -> None:
-    """Make the edits, in order. `Train` steps are left to the caller, who knows what else trains.
+    """Make the edits, in order. `Train` and `LeaveOut` are left to the caller, who knows what else trains.
 
     Raises:
         SurgeryError: As `check`; the model is then as it was.
@@ -137,7 +151,7 @@ def carry_out(model: nn.Module, steps: Sequence[Step]) -> None:
 
 
 def _carry_out(model: nn.Module, step: Step) -> None:
-    if isinstance(step, Train):
+    if isinstance(step, (Train, LeaveOut)):
         return
     module = model.get_submodule(step.path)
     layer = step.make()
@@ -163,7 +177,7 @@ def undo(model: nn.Module, steps: Sequence[Step]) -> None:
         SurgeryError: If another tool changed the class of an edited module in the meantime.
     """
     for step in reversed(steps):
-        if isinstance(step, Train):
+        if isinstance(step, (Train, LeaveOut)):
             continue
         module = model.get_submodule(step.path)
         if isinstance(step, Attach):
