@@ -4,7 +4,27 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from vitune.anatomy import hf_vit, timm_vit
+from vitune.anatomy import (
+    as_mlp,
+    hf_beit,
+    hf_clip,
+    hf_deit,
+    hf_dinov2,
+    hf_dinov3,
+    hf_siglip,
+    hf_swin,
+    hf_timm,
+    hf_vit,
+    timm_beit,
+    timm_cnn,
+    timm_convnext,
+    timm_eva,
+    timm_mixer,
+    timm_naflex,
+    timm_swin,
+    timm_vit,
+)
+from vitune.anatomy._refused import reason
 from vitune.anatomy._roles import ALL_LINEAR, Anatomy, Block, Layout, Operator, Slot, short_name
 from vitune.anatomy._tree import tree
 from vitune.errors import UnsupportedBackboneError
@@ -12,7 +32,27 @@ from vitune.errors import UnsupportedBackboneError
 __all__ = ["ALL_LINEAR", "FAMILIES", "Anatomy", "Block", "Layout", "Operator", "Slot"]
 __all__ += ["anatomy", "logits", "short_name", "tree"]
 
-FAMILIES = {family.FAMILY: family for family in (timm_vit, hf_vit)}
+_FILES = (
+    timm_vit,
+    timm_swin,
+    timm_convnext,
+    timm_mixer,
+    timm_cnn,
+    as_mlp,
+    timm_eva,
+    timm_beit,
+    timm_naflex,
+    hf_vit,
+    hf_deit,
+    hf_dinov2,
+    hf_dinov3,
+    hf_beit,
+    hf_clip,
+    hf_siglip,
+    hf_swin,
+    hf_timm,
+)
+FAMILIES = {family.FAMILY: family for family in _FILES}
 
 
 def anatomy(model: nn.Module) -> Anatomy:
@@ -22,11 +62,13 @@ def anatomy(model: nn.Module) -> Anatomy:
         model: A timm or transformers model; edits already made on it do not matter.
 
     Raises:
-        UnsupportedBackboneError: If no family matches; names what was looked for.
+        UnsupportedBackboneError: If no family matches; names the reason, or what was looked for.
     """
     for family in FAMILIES.values():
         if family.matches(model):
             return family.describe(model)
+    if why := reason(model):
+        raise UnsupportedBackboneError(f"{type(model).__name__} is not supported: {why}.")
     looked_for = "; ".join(family.LOOKED_FOR for family in FAMILIES.values())
     raise UnsupportedBackboneError(
         f"no known backbone family matches {type(model).__name__}; looked for: {looked_for}."

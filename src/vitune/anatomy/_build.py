@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from torch import nn
 
 from vitune.anatomy._roles import Kind, Layout, Operator
@@ -36,6 +38,8 @@ def operator(
     width: int | None = None,
     layout: Layout = "NLC",
     parts: tuple[str, ...] = (),
+    sizes: tuple[int, ...] = (),
+    biases: tuple[str, ...] = (),
 ) -> Operator:
     """Describe the layer at a path.
 
@@ -45,7 +49,9 @@ def operator(
         path: Where it is.
         width: Channels, for layers that do not say (an identity in place of a norm).
         layout: Layout of its output.
-        parts: Roles of equal row slices of its output, in order.
+        parts: Roles of row slices of its output, in order.
+        sizes: Rows of each part, where they are not equal.
+        biases: Names of its bias parameters, where they are kept apart from it.
 
     Raises:
         UnsupportedBackboneError: If the layer is none of linear, convolution, norm, identity.
@@ -69,6 +75,19 @@ def operator(
                 f"the width of the identity layer at '{path}' ({role}) is unknown."
             )
         fan_in = fan_out = width
-    step = fan_out // len(parts) if parts else fan_out
-    slices = {part: slice(i * step, (i + 1) * step) for i, part in enumerate(parts)}
-    return Operator(role, path, kind, fan_in, fan_out, layout, slices)
+    sizes = sizes or (fan_out // len(parts),) * len(parts) if parts else ()
+    ends = tuple(accumulate(sizes))
+    slices = {part: slice(end - size, end) for part, size, end in zip(parts, sizes, ends, strict=True)}
+    return Operator(role, path, kind, fan_in, fan_out, layout, slices, biases)
+
+
+def input_size(model: nn.Module, channels: int) -> tuple[int, int, int]:
+    """The image that a fully convolutional model, which takes any size, was made for: (channels, height, width).
+
+    Args:
+        model: A timm model.
+        channels: Channels of its first layer.
+    """
+    config = getattr(model, "pretrained_cfg", None) or {}
+    _, height, width = config.get("input_size", (channels, 224, 224))
+    return channels, int(height), int(width)

@@ -35,6 +35,7 @@ class Operator:
         out_features: Channels of its output.
         layout: Where the channels of its output are: last (`NLC`) or after the batch (`NCHW`).
         parts: Roles of row slices of the output, for a layer that fuses several roles.
+        biases: Names of its bias parameters, where the family keeps them apart from the layer.
     """
 
     role: str
@@ -44,6 +45,7 @@ class Operator:
     out_features: int
     layout: Layout = "NLC"
     parts: Mapping[str, slice] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ class Anatomy:
         grid: Patches along height and width.
         input_size: (channels, height, width) of an image.
         pooling: How tokens become one vector: `token`, `avg`, `map` ...
+        unused: Parameters, or modules of them, that the class scores do not depend on, such as mask tokens.
     """
 
     family: str
@@ -108,6 +111,7 @@ class Anatomy:
     grid: tuple[int, int]
     input_size: tuple[int, int, int]
     pooling: str
+    unused: tuple[str, ...] = ()
 
     def slots(self) -> dict[str, Slot]:
         """Every role, those of fused layers and of their slices, in order."""
@@ -167,8 +171,9 @@ class Anatomy:
 
 
 def short_name(role: str) -> str:
-    """The role without its block: `blocks.3.attn.q` gives `attn.q`."""
-    return re.sub(r"^blocks\.\d+\.", "", role)
+    """The role without its block and parallel branch: `blocks.3.attn.q` and `blocks.3.parallel.1.attn.q` give
+    `attn.q`."""
+    return re.sub(r"^blocks\.\d+\.(parallel\.\d+\.)?", "", role)
 
 
 def _matches(pattern: str, slot: Slot) -> bool:

@@ -17,15 +17,18 @@ def tree(found: Anatomy) -> str:
         f"{found.num_prefix_tokens} prefix tokens, width {found.width}, {len(found.blocks)} blocks, "
         f"pooling '{found.pooling}'"
     ]
-    outside = [operator for operator in found.operators if not operator.role.startswith("blocks.")]
-    before = [o for o in outside if o.role.startswith(("patch_embed", "norm_pre"))]
-    lines += [_line("  ", operator.role, operator) for operator in before]
+    waiting = list(found.operators)  # in the order of the forward pass
     for first, last, operators in _runs(found):
+        while waiting and not waiting[0].role.startswith("blocks."):
+            lines.append(_line("  ", waiting[0].role, waiting.pop(0)))
+        run = tuple(f"blocks.{i}." for i in range(first, last + 1))
+        waiting = [operator for operator in waiting if not operator.role.startswith(run)]
         name = f"blocks.{first}" if first == last else f"blocks.{first} .. {last}"
-        lines.append(f"  {name}  ({found.blocks[first].num_heads} heads)")
+        heads = found.blocks[first].num_heads
+        lines.append(f"  {name}  ({heads} heads)" if heads else f"  {name}")
         for operator in operators:
             lines.append(_line("    ", operator.role.split(".", 2)[2], operator))
-    lines += [_line("  ", operator.role, operator) for operator in outside if operator not in before]
+    lines += [_line("  ", operator.role, operator) for operator in waiting]
     lines += [f"  head  {path}  (always trains)" for path in found.head]
     return "\n".join(lines)
 
@@ -38,7 +41,7 @@ def _runs(found: Anatomy) -> list[tuple[int, int, list[Operator]]]:
         start = f"blocks.{block.index}."
         operators = [o for o in found.operators if o.role.startswith(start)]
         shape = [(o.role.removeprefix(start), o.kind, o.in_features, o.out_features) for o in operators]
-        if runs and shape == previous:
+        if runs and shape == previous and block.stage == found.blocks[runs[-1][0]].stage:
             runs[-1] = (runs[-1][0], block.index, runs[-1][2])
         else:
             runs.append((block.index, block.index, operators))

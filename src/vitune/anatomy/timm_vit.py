@@ -1,7 +1,8 @@
 """timm's `VisionTransformer` in all its uses.
 
 Plain ViT, DeiT (with or without distillation token), CLIP (pre-norm), DINOv2 (register tokens), SigLIP (attention
-pooling, no prefix token), average pooling with `fc_norm`, LayerScale, qkv without bias, gated MLPs.
+pooling, no prefix token), average pooling with `fc_norm`, LayerScale, qkv without bias, gated MLPs, differential
+attention, post-norm and parallel blocks, hybrids with a convolutional stem (which stays frozen and has no roles).
 """
 
 from __future__ import annotations
@@ -9,19 +10,39 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers.attention import Attention
-from timm.layers.attention_pool import AttentionPoolLatent
-from timm.layers.mlp import GluMlp, Mlp, SwiGLU
-from timm.layers.patch_embed import PatchEmbed
-from timm.models.vision_transformer import Block as TimmBlock
-from timm.models.vision_transformer import VisionTransformer
+from timm.layers.diff_attention import DiffAttention
+from timm.layers.hybrid_embed import HybridEmbed
+from timm.models.vision_transformer import (
+    Block as TimmBlock,
+)
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
 from torch import nn
 
 from vitune.anatomy._build import operator
 from vitune.anatomy._roles import Anatomy, Block, Operator
+from vitune.anatomy._timm import (
+    attention_operators,
+    heads,
+    image_of,
+    mlp_operators,
+    patch_operators,
+    pool_operators,
+    present,
+)
 from vitune.errors import UnsupportedBackboneError
 
 FAMILY = "timm-vit"
-TIMM_FILES = ("vision_transformer", "deit")  # where timm defines models of this family
+TIMM_FILES = (
+    "vision_transformer",
+    "vision_transformer_hybrid",
+    "deit",
+)  # where timm defines models of this family
 LOOKED_FOR = "timm.models.vision_transformer.VisionTransformer"
 
 
@@ -37,109 +58,110 @@ def describe(model: nn.Module) -> Anatomy:
         UnsupportedBackboneError: If a block, its attention or its MLP is of a kind without known roles.
     """
     assert isinstance(model, VisionTransformer)
+    operators = _patch_operators(model)
+    grid, size = image_of(model)
+    operators += [operator(model, name, name) for name in present(model, "norm_pre")]
     blocks: list[Block] = []
-    width = model.embed_dim
-    if not isinstance(model.patch_embed, PatchEmbed):
-        raise UnsupportedBackboneError(
-            f"the patch embedding is a {type(model.patch_embed).__name__}; "
-            f"looked for a PatchEmbed (hybrid ViTs with a convolutional stem are not supported)."
-        )
-    grid: Any = model.patch_embed.grid_size
-    size: Any = model.patch_embed.img_size
-    if grid is None or size is None:
-        raise UnsupportedBackboneError("the model has no fixed image size; create it with img_size=...")
-    operators = [operator(model, "patch_embed", "patch_embed.proj", layout="NCHW")]
-    if not isinstance(model.patch_embed.norm, nn.Identity):
-        operators.append(operator(model, "patch_embed.norm", "patch_embed.norm"))
-    if not isinstance(model.norm_pre, nn.Identity):
-        operators.append(operator(model, "norm_pre", "norm_pre"))
     for i, block in enumerate(model.blocks):
-        operators += _block_operators(model, i, block)
-        attention: Any = block.attn
-        blocks.append(Block(i, f"blocks.{i}", width, attention.num_heads, f"blocks.{i}.attn"))
-    operators.append(operator(model, "norm", "norm", width=width))
-    if model.attn_pool is not None:
-        operators += _pool_operators(model)
-    if not isinstance(model.fc_norm, nn.Identity):
-        operators.append(operator(model, "fc_norm", "fc_norm"))
-    heads = [name for name in ("head", "head_dist") if isinstance(getattr(model, name, None), nn.Linear)]
+        found, num_heads, attention = block_parts(model, i, block)
+        operators += found
+        blocks.append(Block(i, f"blocks.{i}", model.embed_dim, num_heads, attention))
+    operators.append(operator(model, "norm", "norm", width=model.embed_dim))
+    operators += pool_operators(model)
+    operators += [operator(model, name, name) for name in present(model, "fc_norm")]
     return Anatomy(
         family=FAMILY,
         model=model,
         operators=tuple(operators),
         blocks=tuple(blocks),
-        head=tuple(heads),
-        width=width,
+        head=heads(model, "head", "head_dist"),
+        width=model.embed_dim,
         num_prefix_tokens=model.num_prefix_tokens,
-        grid=(int(grid[0]), int(grid[1])),
-        input_size=(operators[0].in_features, int(size[0]), int(size[1])),
+        grid=grid,
+        input_size=size,
         pooling=model.global_pool,
     )
 
 
-def _block_operators(model: nn.Module, index: int, block: nn.Module) -> list[Operator]:
-    if not isinstance(block, TimmBlock):
-        raise UnsupportedBackboneError(
-            f"block {index} is a {type(block).__name__}; "
-            f"looked for timm's Block with norm1, attn, norm2, mlp in sequence."
-        )
-    if not isinstance(block.attn, Attention):
-        raise UnsupportedBackboneError(
-            f"the attention of block {index} is a {type(block.attn).__name__}; looked for timm's Attention."
-        )
+def _patch_operators(model: VisionTransformer) -> list[Operator]:
+    """The patch embedding; of a hybrid the projection behind its stem."""
+    embed: Any = model.patch_embed
+    if not isinstance(embed, HybridEmbed):
+        return patch_operators(model)
+    path = "patch_embed.proj"
+    if isinstance(embed.proj, nn.Identity):  # the last convolution of the stem projects
+        path = [f"patch_embed.{n}" for n, m in embed.named_modules() if isinstance(m, nn.Conv2d)][-1]
+    return [operator(model, "patch_embed", path, layout="NCHW")]
+
+
+def block_parts(model: nn.Module, index: int, block: Any) -> tuple[list[Operator], int, str]:
+    """Operators, number of heads, and the path of the attention where there is one module of it."""
     here = f"blocks.{index}"
-    fused = tuple(f"{here}.attn.{name}" for name in "qkv")
+    if isinstance(block, (ParallelScalingBlock, DiffParallelScalingBlock)):
+        return _scaling_operators(model, here, block), block.num_heads, ""
+    if isinstance(block, ParallelThingsBlock):
+        first: Any = block.attns[0]
+        return _things_operators(model, here, block), first.attn.num_heads, ""
+    if not isinstance(block, (TimmBlock, ResPostBlock)):
+        raise UnsupportedBackboneError(
+            f"block {index} is a {type(block).__name__}; looked for timm's Block, ResPostBlock, ParallelScalingBlock, "
+            f"DiffParallelScalingBlock or ParallelThingsBlock."
+        )
+    part: Any = block.attn
+    _check_attention(index, part)
+    norm1, norm2 = (operator(model, f"{here}.{name}", f"{here}.{name}") for name in ("norm1", "norm2"))
+    attention = attention_operators(model, f"{here}.attn", f"{here}.attn", part)
+    mlp = mlp_operators(model, f"{here}.mlp", f"{here}.mlp", block.mlp)
+    post_norm = isinstance(block, ResPostBlock)
+    order = [*attention, norm1, *mlp, norm2] if post_norm else [norm1, *attention, norm2, *mlp]
+    return order, part.num_heads, f"{here}.attn"
+
+
+def _check_attention(index: int, attention: nn.Module) -> None:
+    if not isinstance(attention, (Attention, DiffAttention)):
+        raise UnsupportedBackboneError(
+            f"the attention of block {index} is a {type(attention).__name__}; "
+            f"looked for timm's Attention or DiffAttention."
+        )
+
+
+def _scaling_operators(model: nn.Module, here: str, block: Any) -> list[Operator]:
+    """Attention and MLP side by side, of one projection: rows of the MLP, of q, k and v."""
+    apart = (f"{here}.mlp_bias",) if block.mlp_bias is not None else ()
     found = [
-        operator(model, f"{here}.norm1", f"{here}.norm1"),
-        operator(model, f"{here}.attn.qkv", f"{here}.attn.qkv", parts=fused),
+        operator(model, f"{here}.norm1", f"{here}.in_norm"),
+        operator(
+            model,
+            f"{here}.in",
+            f"{here}.in_proj",
+            parts=(f"{here}.mlp.in", *(f"{here}.attn.{name}" for name in "qkv")),
+            sizes=tuple(block.in_split),
+            biases=apart,
+        ),
     ]
-    for name in ("q_norm", "k_norm", "norm"):
-        if not isinstance(getattr(block.attn, name, nn.Identity()), nn.Identity):
-            found.append(operator(model, f"{here}.attn.{name}", f"{here}.attn.{name}"))
     found += [
-        operator(model, f"{here}.attn.out", f"{here}.attn.proj"),
-        operator(model, f"{here}.norm2", f"{here}.norm2"),
+        operator(model, f"{here}.attn.{name}", f"{here}.{name}")
+        for name in present(block, "q_norm", "k_norm", "sub_norm")
     ]
-    return found + _mlp_operators(model, here, block.mlp)
-
-
-def _mlp_operators(model: nn.Module, here: str, mlp: nn.Module) -> list[Operator]:
-    if isinstance(mlp, GluMlp):
-        gate_and_value = (f"{here}.mlp.in", f"{here}.mlp.gate")
-        order = gate_and_value if mlp.gate_last else gate_and_value[::-1]
-        found = [operator(model, f"{here}.mlp.in_gate", f"{here}.mlp.fc1", parts=order)]
-    elif isinstance(mlp, SwiGLU):
-        found = [
-            operator(model, f"{here}.mlp.gate", f"{here}.mlp.fc1_g"),
-            operator(model, f"{here}.mlp.in", f"{here}.mlp.fc1_x"),
-        ]
-    elif isinstance(mlp, Mlp):
-        found = [operator(model, f"{here}.mlp.in", f"{here}.mlp.fc1")]
-    else:
-        raise UnsupportedBackboneError(
-            f"the MLP of {here} is a {type(mlp).__name__}; looked for timm's Mlp, GluMlp or SwiGLU."
-        )
-    if not isinstance(getattr(mlp, "norm", nn.Identity()), nn.Identity):
-        found.append(operator(model, f"{here}.mlp.norm", f"{here}.mlp.norm"))
-    return [*found, operator(model, f"{here}.mlp.out", f"{here}.mlp.fc2")]
-
-
-def _pool_operators(model: VisionTransformer) -> list[Operator]:
-    pool = model.attn_pool
-    if not isinstance(pool, AttentionPoolLatent):
-        raise UnsupportedBackboneError(
-            f"the pooling is a {type(pool).__name__}; looked for timm's AttentionPoolLatent, a class token or averages."
-        )
-    found = []
-    if isinstance(pool.q, nn.Linear):
-        found.append(operator(model, "pool.q", "attn_pool.q"))
-    found += [
-        operator(model, "pool.kv", "attn_pool.kv", parts=("pool.k", "pool.v")),
-        operator(model, "pool.out", "attn_pool.proj"),
+    if getattr(block, "attn_out_proj", None) is None:
+        return [*found, operator(model, f"{here}.out", f"{here}.out_proj")]
+    return [
+        *found,
+        operator(model, f"{here}.attn.out", f"{here}.attn_out_proj"),
+        operator(model, f"{here}.mlp.out", f"{here}.mlp_out_proj"),
     ]
-    if pool.mlp is not None:
-        if not isinstance(pool.norm, nn.Identity):
-            found.append(operator(model, "pool.norm", "attn_pool.norm"))
-        found.append(operator(model, "pool.mlp.in", "attn_pool.mlp.fc1"))
-        found.append(operator(model, "pool.mlp.out", "attn_pool.mlp.fc2"))
+
+
+def _things_operators(model: nn.Module, here: str, block: Any) -> list[Operator]:
+    """Several attentions side by side, then several MLPs."""
+    found: list[Operator] = []
+    for i, branch in enumerate(block.attns):
+        _check_attention(int(here.removeprefix("blocks.")), branch.attn)
+        path, role = f"{here}.attns.{i}", f"{here}.parallel.{i}"
+        found.append(operator(model, f"{role}.norm1", f"{path}.norm"))
+        found += attention_operators(model, f"{role}.attn", f"{path}.attn", branch.attn)
+    for i, branch in enumerate(block.ffns):
+        path, role = f"{here}.ffns.{i}", f"{here}.parallel.{i}"
+        found.append(operator(model, f"{role}.norm2", f"{path}.norm"))
+        found += mlp_operators(model, f"{role}.mlp", f"{path}.mlp", branch.mlp)
     return found

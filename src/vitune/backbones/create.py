@@ -104,13 +104,27 @@ def _create_timm(name: str, num_classes: int, pretrained: bool, kwargs: dict[str
     online = quick_hub() if pretrained or ":" in name else nullcontext()
     try:
         with online:
-            return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
+            try:
+                return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
+            except TypeError as error:
+                if "'img_size'" not in str(error):
+                    raise
+                kwargs = _any_size(kwargs)
+                return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
     except TypeError as error:
         raise ConfigError(f"The model '{name}' does not take these arguments: {error}.") from error
     except Exception as error:  # no network shows as any of a dozen classes, by transport and cache state
         if pretrained:
             raise ConfigError(download_failed(name, error)) from error
         raise ConfigError(f"timm cannot make '{name}' with {kwargs}: {sentence(error)}") from error
+
+
+def _any_size(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a convolutional network, which takes images of any size: only its preprocessing has one."""
+    size = kwargs["img_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    rest = {key: value for key, value in kwargs.items() if key != "img_size"}
+    return {**rest, "pretrained_cfg_overlay": {"input_size": (rest.get("in_chans", 3), height, width)}}
 
 
 def _check_tag(name: str) -> None:

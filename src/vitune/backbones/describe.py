@@ -42,7 +42,7 @@ def describe_source(model: nn.Module) -> BackboneSource | None:
     if isinstance(timm_config, dict) and timm_config.get("architecture"):
         return _timm_source(model, timm_config)
     # Of transformers only classifiers are made again; a bare encoder has other parts.
-    if type(model).__name__.endswith("ForImageClassification") and hasattr(model, "config"):
+    if "ForImageClassification" in type(model).__name__ and hasattr(model, "config"):
         return hf_source(model, str(getattr(model.config, "name_or_path", "")), None)
     return None
 
@@ -87,9 +87,10 @@ def hf_source(model: Any, name: str, weights: str | None) -> BackboneSource:
         name: Its hub id or folder, or "" for one made from a configuration alone.
         weights: As in `BackboneSource`.
     """
-    return BackboneSource(
-        "transformers", name, json.loads(model.config.to_json_string(use_diff=False)), weights
-    )
+    settings = json.loads(model.config.to_json_string(use_diff=False))
+    # A model type may have several classifiers (DeiT has two); the configuration of one made by hand names none.
+    settings["architectures"] = [type(model).__name__]
+    return BackboneSource("transformers", name, settings, weights)
 
 
 def _timm_source(model: nn.Module, config: dict[str, Any]) -> BackboneSource | None:

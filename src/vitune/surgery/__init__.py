@@ -2,10 +2,12 @@
 
 from vitune.surgery.edits import CHILD, Edit, attach, detach, layer_of, parts_of
 from vitune.surgery.gate import gate
+from vitune.surgery.plain_vit import as_output, check_plain_vit, classify, embed
 from vitune.surgery.plan import (
     Attach,
     AttachAtPoint,
     LeaveOut,
+    MakeLayer,
     Step,
     Train,
     carry_out,
@@ -13,9 +15,24 @@ from vitune.surgery.plan import (
     layer_path,
     undo,
 )
-from vitune.surgery.points import POINTS, BlockWithPoints, points_for
+from vitune.surgery.points import CONTEXT, POINTS, ROWS, BlockWithPoints, WithPoints, has_point, points_for
+from vitune.surgery.points.attention import ATTENTION_POINTS, AttentionWithPoints
+from vitune.surgery.recompute import activation_behind, attended, attention_around, projected
+from vitune.surgery.split_bias import takes_shift
+from vitune.surgery.statistics import hold, release
 
-__all__ = ["CHILD", "POINTS", "Attach", "AttachAtPoint", "BlockWithPoints", "Edit", "LeaveOut"]
-__all__ += ["Step", "Train"]
-__all__ += ["attach", "carry_out", "check", "detach", "gate", "layer_of", "layer_path", "parts_of"]
-__all__ += ["points_for", "undo"]
+__all__ = [
+    "ATTENTION_POINTS",
+    "CHILD",
+    "CONTEXT",
+    "POINTS",
+    "ROWS",
+    "Attach",
+    "AttachAtPoint",
+    "AttentionWithPoints",
+]
+__all__ += ["BlockWithPoints", "Edit", "LeaveOut", "MakeLayer", "Step", "Train", "WithPoints"]
+__all__ += ["activation_behind", "attended", "attention_around", "projected"]
+__all__ += ["attach", "carry_out", "check", "detach", "gate", "hold", "layer_of", "layer_path", "parts_of"]
+__all__ += ["has_point", "points_for", "release", "takes_shift", "undo"]
+__all__ += ["as_output", "check_plain_vit", "classify", "embed"]

@@ -43,6 +43,16 @@ class Edit:
         return False
 
     @staticmethod
+    def destination(anatomy: Any, role: str) -> tuple[str, type[Edit]] | None:
+        """Where the layer of an edit that cannot be folded computes the same at less cost: path and edit, or None.
+
+        Args:
+            anatomy: The backbone.
+            role: Where the edit is.
+        """
+        return None
+
+    @staticmethod
     def fold(module: Any, layer: nn.Module) -> None:
         """Write the effect of the layer into the base weights; only called where `can_fold` says so."""
 

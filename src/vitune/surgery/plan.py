@@ -12,8 +12,12 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from vitune.errors import SurgeryError
-from vitune.surgery.edits import Edit, attach, detach, layer_of, parts_of
-from vitune.surgery.points import POINTS, BlockWithPoints, Points, points_for
+from vitune.surgery import split_bias
+from vitune.surgery.edits import CHILD, Edit, attach, detach, layer_of, parts_of
+from vitune.surgery.points import CONTEXT, ROWS, BlockWithPoints, Points, WithPoints, points_for
+
+# Points of a block whose layers need points in its attention too.
+_HANDED = (CONTEXT, ROWS)
 
 MakeLayer = Callable[[], nn.Module]
 
@@ -44,14 +48,15 @@ class Attach:
 
 @dataclass(frozen=True)
 class AttachAtPoint:
-    """Put a layer at a named point of a block.
+    """Put a layer at a named point of a block or of an attention.
 
     Attributes:
         role: Role of the place, for instance `blocks.3.mlp.beside`.
-        path: Path of the block.
+        path: Path of the block, or of its attention.
         point: One of `vitune.surgery.POINTS`.
         key: Name of the layer, unique at the point.
         make: Makes the layer.
+        inert: Whether the layer does nothing outside training, so that a merged model goes without it.
     """
 
     role: str
@@ -59,6 +64,7 @@ class AttachAtPoint:
     point: str
     key: str
     make: MakeLayer = field(repr=False)
+    inert: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,15 @@ def check(model: nn.Module, steps: Sequence[Step]) -> None:
         UnsupportedBackboneError: If a block has no forward pass with points.
     """
     taken: set[tuple[str, str]] = set()
+    coming: list[str] = []  # layers that earlier steps bring; an edit may act on one of them
     for step in steps:
+        if isinstance(step, Attach) and f"{step.path}.".startswith(tuple(coming)):
+            if (step.path, step.key) in taken:
+                raise SurgeryError(
+                    f"{step.role}: '{step.key}' is there already; one edit of a kind per place."
+                )
+            taken.add((step.path, step.key))
+            continue
         try:
             is_parameter = isinstance(step, (Train, LeaveOut))
             target = model.get_parameter(step.path) if is_parameter else model.get_submodule(step.path)
@@ -108,15 +122,21 @@ def check(model: nn.Module, steps: Sequence[Step]) -> None:
             raise SurgeryError(f"{step.role}: nothing to edit at '{step.path}': {error}.") from None
         if isinstance(step, (Train, LeaveOut)) or not isinstance(target, nn.Module):
             continue
+        if isinstance(step, AttachAtPoint):
+            known = points_for(target).points
+            if step.point not in known:
+                raise SurgeryError(
+                    f"{step.role}: no point '{step.point}'; known: {', '.join(known)} "
+                    f"(of a {parts_of(target)[0].__name__})."
+                )
+            for opened in _opened(target, step):
+                points_for(opened)
         place = step.path if isinstance(step, Attach) else f"{step.path}:{step.point}"
         if (place, step.key) in taken or step.key in _present(target, step):
             raise SurgeryError(f"{step.role}: '{step.key}' is there already; one edit of a kind per place.")
         taken.add((place, step.key))
-        if isinstance(step, AttachAtPoint):
-            if step.point not in POINTS:
-                raise SurgeryError(f"{step.role}: no point '{step.point}'; known: {', '.join(POINTS)}.")
-            points_for(target)
-        elif type(target).__name__ == "NonDynamicallyQuantizableLinear":
+        coming.append(f"{layer_path(step)}.")
+        if isinstance(step, Attach) and type(target).__name__ == "NonDynamicallyQuantizableLinear":
             raise SurgeryError(
                 f"{step.role}: '{step.path}' belongs to nn.MultiheadAttention, which never calls its forward; "
                 f"an edit there would do nothing."
@@ -128,7 +148,7 @@ def _present(module: nn.Module, step: Attach | AttachAtPoint) -> set[str]:
     if isinstance(step, Attach):
         return {edit.key for edit in edits}
     for edit in edits:
-        if issubclass(edit, BlockWithPoints):
+        if issubclass(edit, WithPoints):
             return set(_points(module, edit).at(step.point))
     return set()
 
@@ -162,12 +182,22 @@ def _carry_out(model: nn.Module, step: Step) -> None:
         layer.to(device=like.device, dtype=like.dtype)
     layer.train(module.training)
     if isinstance(step, Attach):
+        split_bias.bring(model, step.path)
         attach(module, step.edit, layer)
         return
+    for opened in _opened(module, step):
+        edit = points_for(opened)
+        if edit not in parts_of(opened)[1]:
+            attach(opened, edit, Points(edit.points).train(opened.training))
+    _points(module, points_for(module)).at(step.point)[step.key] = layer
+
+
+def _opened(module: nn.Module, step: AttachAtPoint) -> list[nn.Module]:
+    """The modules that a step needs with points: a block hands further rows to its attention."""
     edit = points_for(module)
-    if edit not in parts_of(module)[1]:
-        attach(module, edit, Points().train(module.training))
-    _points(module, edit).at(step.point)[step.key] = layer
+    if step.point in _HANDED and issubclass(edit, BlockWithPoints):
+        return [module, module.get_submodule(edit.attention_name)]
+    return [module]
 
 
 def undo(model: nn.Module, steps: Sequence[Step]) -> None:
@@ -182,19 +212,25 @@ def undo(model: nn.Module, steps: Sequence[Step]) -> None:
         module = model.get_submodule(step.path)
         if isinstance(step, Attach):
             detach(module, step.edit)
+            split_bias.leave(model, step.path)
             continue
-        edit = points_for(module)
-        points = _points(module, edit)
+        points = _points(module, points_for(module))
         del points.at(step.point)[step.key]
-        if points.empty:
-            detach(module, edit)
+        opened = _opened(module, step)
+        if opened[1:] and any(len(points.at(point)) for point in _HANDED if point in points.points):
+            opened = opened[:1]  # another layer hands rows to the attention still
+        for one in opened:
+            edit = points_for(one)
+            if edit in parts_of(one)[1] and _points(one, edit).empty:
+                detach(one, edit)
 
 
 def layer_path(step: Attach | AttachAtPoint) -> str:
     """State-dict path of the layer that a step brings."""
-    if isinstance(step, Attach):
-        return f"{step.path}.vitune.{step.key}"
-    return f"{step.path}.vitune.points.{step.point.replace('.', '_')}.{step.key}"
+    below = f"{CHILD}.{step.key}"
+    if isinstance(step, AttachAtPoint):
+        below = f"{CHILD}.points.{step.point.replace('.', '_')}.{step.key}"
+    return f"{step.path}.{below}" if step.path else below  # no path: the model itself
 
 
 def _points(module: nn.Module, edit: type[Edit]) -> Points:

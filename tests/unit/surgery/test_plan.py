@@ -146,3 +146,22 @@ def test_new_layers_take_device_precision_and_mode_of_the_module():
         made = model.get_submodule(layer_path(step))
         assert not made.training
         assert {p.dtype for p in made.parameters()} == {torch.bfloat16}
+
+
+class Nested(Double):
+    key = "nested"
+
+
+def test_an_edit_may_act_on_the_layer_that_an_earlier_step_brings():
+    model = small()
+    before = looks(model)
+    outer = on("norm")
+    inner = on(layer_path(outer), edit=Nested)
+    with pytest.raises(SurgeryError, match=r"nothing to edit at 'norm\.vitune\.doubled'"):
+        check(model, [inner, outer])
+    with pytest.raises(SurgeryError, match="'nested' is there already; one edit of a kind per place"):
+        check(model, [outer, inner, inner])
+    carry_out(model, [outer, inner])
+    assert isinstance(model.get_submodule("norm.vitune.doubled"), Nested)
+    undo(model, [outer, inner])
+    assert looks(model) == before

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+import timm
 import torch
 from tests.contract.families import backbone, images
 from torch import Tensor, nn
 
 from vitune.anatomy import anatomy, logits
-from vitune.surgery import POINTS, AttachAtPoint, carry_out
+from vitune.errors import SurgeryError
+from vitune.surgery import POINTS, AttachAtPoint, carry_out, points_for, undo
 
 
 class Add(nn.Module):
@@ -28,7 +32,11 @@ class Zero(Add):
         return torch.zeros_like(x)
 
 
-@pytest.mark.parametrize("family", ["plain", "distilled", "layer_scale", "registers", "glu", "hf"])
+TOKENS = ["plain", "distilled", "layer_scale", "registers", "glu", "hf", "eva02", "dinov3", "beit"]
+TOKENS += ["hf_deit", "hf_dinov2", "hf_dinov3", "hf_beit", "hf_clip", "hf_siglip", "hf_swin", "hf_timm"]
+
+
+@pytest.mark.parametrize("family", TOKENS)
 def test_points_that_change_nothing_leave_the_very_same_block(family):
     plain, model = backbone(family).eval(), backbone(family).eval()
     found = anatomy(model)
@@ -88,3 +96,51 @@ def test_beside_is_added_and_the_others_replace(point, moves):
 class One(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.ones_like(x)
+
+
+@pytest.mark.parametrize("post_norm", ["vit_base_patch16_rpn_224", "eva02_enormous_patch14_clip_224"])
+def test_points_of_post_norm_blocks_lie_in_front_of_the_norms(post_norm):
+    small = {"img_size": 28, "patch_size": 14, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    block: Any = timm.create_model(post_norm, **small).eval().blocks[0]  # type: ignore[union-attr, operator]
+    made = {point: Zero() if point.endswith("beside") else Add() for point in POINTS}
+    x = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        plain = block(x)
+        for norm in (block.norm1, block.norm2):
+            norm.weight.add_(1.0)  # timm starts some of them near zero
+        attended = block.attn(x)
+        h = x + block.norm1(attended)
+        steps = [AttachAtPoint(p, "", p, "test", (lambda layer=layer: layer)) for p, layer in made.items()]
+        carry_out(block, steps)
+        y = block(x)
+    assert not torch.equal(y, plain)
+    expected = {
+        "attn.input": x,
+        "attn.output": attended,
+        "middle": h,
+        "mlp.input": h,
+        "mlp.output": block.mlp(h),
+    }
+    for point, tensor in expected.items():
+        torch.testing.assert_close(made[point].seen[0], tensor, msg=point)
+    torch.testing.assert_close(y, h + block.norm2(block.mlp(h)))
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_xp_224", "vit_small_patch16_18x2_224"])
+def test_parallel_blocks_have_the_points_on_the_residual_stream(name):
+    small = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    block: Any = timm.create_model(name, **small).eval().blocks[0]  # type: ignore[union-attr, operator]
+    known = points_for(block).points
+    x = torch.randn(2, 5, 32)
+    with torch.no_grad():
+        plain = block(x)
+        made = {point: Zero() if point.endswith("beside") else Add() for point in known}
+        steps = [AttachAtPoint(p, "", p, "test", (lambda layer=layer: layer)) for p, layer in made.items()]
+        carry_out(block, steps)
+        assert torch.equal(block(x), plain)
+        undo(block, steps)
+        one = AttachAtPoint("mlp.beside", "", "mlp.beside", "test", One)
+        carry_out(block, [one])
+        torch.testing.assert_close(block(x), plain + 1.0)
+    with pytest.raises(SurgeryError, match=rf"attn: no point 'attn\.input'; known: {', '.join(known)} "):
+        carry_out(block, [AttachAtPoint("attn", "", "attn.input", "test", One)])
