@@ -1,0 +1,105 @@
+"""What each level computes again, as a policy over single operations."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from vitune.ops.recompute import Recomputing
+
+Level = Literal["stock", "fast", "lean", "leaner", "leanest"]
+LEVELS: tuple[Level, ...] = get_args(Level)  # type: ignore[assignment]
+
+# Short names of the roles whose matrix products a level computes again. A product frees its output for N D_in D_out
+# multiply-accumulates; the last layer of an MLP would cost four times as much per byte and is never worth it.
+PRODUCTS: dict[Level, tuple[str, ...]] = {
+    "lean": ("mlp.in", "mlp.gate", "mlp.in_gate"),
+    "leaner": ("mlp.in", "mlp.gate", "mlp.in_gate", "attn.qkv", "attn.q", "attn.k", "attn.v"),
+}
+# Adapters are computed again along with the product that they are added to: what has at most this inner width, and
+# this many times fewer inner than outer channels.
+LOW_RANK, NARROWING = 64, 8
+
+_aten = torch.ops.aten
+
+
+def _there(*names: str) -> frozenset[Any]:
+    """The operations of these names that this release of torch has."""
+    return frozenset(getattr(_aten, name).default for name in names if hasattr(_aten, name))
+
+
+CHEAP = _there(
+    "native_layer_norm", "_fused_rms_norm", "gelu", "silu", "relu", "_to_copy", "addcmul"
+) | _there(
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+)
+_MATRIX = {
+    _aten.mm.default: 1,
+    _aten.addmm.default: 2,
+}  # operation: which argument is the (D_in, D_out) matrix
+_ADD = _aten.add.Tensor
+
+
+CANDIDATES = CHEAP | {_ADD, _aten.cat.default, *_MATRIX}
+
+
+class LevelPolicy:
+    """The policy of a level on one model.
+
+    Args:
+        products: Weights whose products are computed again.
+    """
+
+    def __init__(self, products: list[Tensor]) -> None:
+        self._products = {weight.untyped_storage()._cdata for weight in products}
+
+    def __call__(self, operation: Any, args: tuple[Any, ...], run: Recomputing) -> bool:
+        """Whether the output of an operation need not be kept."""
+        if operation in CHEAP:
+            return not _draws_numbers(operation, args)
+        if operation is _ADD:
+            return self._adds(args, run)
+        if operation is _aten.cat.default:
+            return all(run.recipe_of(tensor) is not None for tensor in args[0])
+        which = _MATRIX.get(operation)
+        if which is None or not self._products:
+            return False
+        matrix = args[which]
+        inner, outer = matrix.shape
+        return inner <= min(LOW_RANK, outer // NARROWING) or self._is_product(matrix, run)
+
+    def _is_product(self, matrix: Tensor, run: Recomputing) -> bool:
+        """Whether a matrix is one of the weights, or what autocast made of one."""
+        if matrix.untyped_storage()._cdata in self._products:
+            return True
+        recipe = run.recipe_of(matrix)
+        source = None if recipe is None else recipe.source()
+        return source is not None and source.untyped_storage()._cdata in self._products
+
+    @staticmethod
+    def _adds(args: tuple[Any, ...], run: Recomputing) -> bool:
+        """Sums of two recipes (a layer and its adapter), and the residual sum behind a scale-and-shift layer.
+
+        A residual sum on top of a residual sum is kept, or each would have to be rebuilt from all before it.
+        """
+        one, other = run.recipe_of(args[0]), run.recipe_of(args[1])
+        if one is not None and other is not None:
+            return not _is_sum(one) and not _is_sum(other)
+        alone = one or other
+        return alone is not None and alone.operation is _aten.addcmul.default
+
+
+def _is_sum(recipe: Any) -> bool:
+    return recipe.operation is _ADD
+
+
+def _draws_numbers(operation: Any, args: tuple[Any, ...]) -> bool:
+    """Attention with dropout inside draws another mask the second time."""
+    names = [argument.name for argument in operation._schema.arguments]
+    where = names.index("dropout_p") if "dropout_p" in names else None
+    return where is not None and len(args) > where and args[where] > 0

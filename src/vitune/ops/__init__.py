@@ -1,0 +1,1 @@
+"""Numerical kernels that methods and files share, without knowledge of models."""

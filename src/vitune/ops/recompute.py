@@ -1,0 +1,234 @@
+"""Exact leanness: what autograd keeps is, where a cheap operation made it, computed again in the backward pass.
+
+Autograd keeps the output of a LayerNorm for the weight gradient of the layer behind it although the LayerNorm's input,
+kept anyway, gives it back at once. Inside `Recomputing`, every operation that the policy names is remembered as a
+recipe (the operation and its inputs); a tensor that autograd asks to keep is replaced by its recipe where there is
+one, and made again, by the very same kernel on the very same inputs, when the backward pass asks for it. Gradients are
+therefore equal bit for bit. Recipes stack: the output of a GELU whose input is itself a recipe needs neither.
+
+It works below autograd and autocast on single operations, so it needs to know neither models nor methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+
+# Whether an operation overwrites one of its arguments.
+_KINDS: dict[Any, bool] = {}
+
+Policy = Callable[[Any, tuple[Any, ...], "Recomputing"], bool]
+
+
+class Recipe:
+    """How to make a tensor again.
+
+    The result is kept from its first use to its last, as counted while packing; a further backward pass through a
+    retained graph makes it anew each time.
+    """
+
+    __slots__ = ("_args", "_held", "_kwargs", "_operation", "_output", "_uses", "_value")
+
+    def __init__(self, operation: Any, args: Any, kwargs: Any, output: int | None) -> None:
+        self._operation, self._args, self._kwargs, self._output = operation, args, kwargs, output
+        self._uses = 0
+        self._held = False
+        self._value: Tensor | None = None
+
+    @property
+    def operation(self) -> Any:
+        """The operation that made the tensor."""
+        return self._operation
+
+    def source(self) -> Tensor | None:
+        """The first tensor that the operation read, where that is held as it is."""
+        first = self._args[0] if self._args else None
+        return first.tensor if isinstance(first, _Input) else None
+
+    def retain(self) -> list[Tensor]:
+        """Count a coming use, of this recipe and, the first time, of those that it stands on.
+
+        Returns:
+            The tensors that are held from now on for the recipe's sake.
+        """
+        held: list[Tensor] = []
+        if not self._held:
+            self._held = True
+            for leaf in self._leaves():
+                held += [leaf.tensor] if isinstance(leaf, _Input) else leaf.recipe.retain()
+        self._uses += 1
+        return held
+
+    def make(self) -> Tensor:
+        """The tensor."""
+        if self._value is not None:
+            return self._value
+        with torch.no_grad():
+            args = [_made(argument) for argument in self._args]
+            kwargs = {name: _made(argument) for name, argument in self._kwargs.items()}
+            result = self._operation(*args, **kwargs)
+        value = result if self._output is None else result[self._output]
+        if self._held:
+            self._held = False
+            for leaf in self._leaves():
+                if isinstance(leaf, _View):
+                    leaf.recipe.release()
+        if self._uses > 0:
+            self._value = value
+        return value
+
+    def release(self) -> None:
+        """One use is over."""
+        self._uses -= 1
+        if self._uses <= 0:
+            self._value = None
+
+    def _leaves(self) -> list[_View | _Input]:
+        flat: list[Any] = []
+        for argument in (*self._args, *self._kwargs.values()):
+            flat += argument if isinstance(argument, list) else [argument]
+        return [leaf for leaf in flat if isinstance(leaf, (_View, _Input))]
+
+
+class _View:
+    """A tensor on the storage that a recipe makes."""
+
+    __slots__ = ("offset", "recipe", "size", "stride")
+
+    def __init__(self, recipe: Recipe, like: Tensor) -> None:
+        self.recipe = recipe
+        self.size, self.stride, self.offset = like.size(), like.stride(), like.storage_offset()
+
+    def make(self) -> Tensor:
+        return self.recipe.make().as_strided(self.size, self.stride, self.offset)
+
+
+class _Input:
+    """A tensor that a recipe holds, guarded against being overwritten in the meantime."""
+
+    __slots__ = ("tensor", "version")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor, self.version = tensor, tensor._version
+
+    def make(self) -> Tensor:
+        if self.tensor._version != self.version:
+            raise RuntimeError(
+                "a tensor that the backward pass computes again from was changed in place after the forward pass; "
+                "train with memory='stock', or change it out of place."
+            )
+        return self.tensor
+
+
+def _made(argument: Any) -> Any:
+    if isinstance(argument, list):
+        return [_made(one) for one in argument]
+    return argument.make() if isinstance(argument, (_View, _Input)) else argument
+
+
+class Recomputing(TorchDispatchMode):
+    """A forward pass whose activations are kept as recipes where the policy allows.
+
+    Args:
+        policy: Gets an operation, its arguments and this object (for `recipe_of`); True: its output need not be kept.
+        candidates: The operations that the policy is asked about.
+    """
+
+    def __init__(self, policy: Policy, candidates: Collection[Any]) -> None:
+        super().__init__()
+        self._policy, self._candidates = policy, candidates
+        self._recipes: dict[int, tuple[StorageWeakRef, Recipe]] = {}
+        self._hooks: saved_tensors_hooks | None = None
+
+    def __enter__(self) -> Recomputing:
+        # Hooks do not stack by themselves: those that were there (a counter of saved bytes) are asked by ours.
+        self._outer = torch._C._autograd._top_saved_tensors_default_hooks(False)  # type: ignore[attr-defined]
+        self._hooks = saved_tensors_hooks(self._pack, self._unpack)
+        self._hooks.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        assert self._hooks is not None
+        self._hooks.__exit__(*exception)
+        self._recipes.clear()
+
+    def recipe_of(self, tensor: Any) -> Recipe | None:
+        """The recipe of a tensor's storage, if it has one."""
+        if not isinstance(tensor, Tensor) or tensor.layout is not torch.strided:
+            return None
+        found = self._recipes.get(tensor.untyped_storage()._cdata)
+        return None if found is None or found[0].expired() else found[1]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **kwargs) if kwargs else func(*args)
+        # Most operations are neither; they must cost next to nothing here.
+        kind = _KINDS.get(func)
+        if kind is None:
+            kind = _KINDS[func] = func._schema.is_mutable
+        if kind:
+            self._forget_overwritten(func, args, kwargs or {})
+        elif func in self._candidates and self._policy(func, args, self):
+            self._remember(func, args, kwargs or {}, result)
+        return result
+
+    def _remember(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+        # The outputs of operations that nobody keeps are dead by now, and their recipes hold inputs.
+        for key in [key for key, (storage, _) in self._recipes.items() if storage.expired()]:
+            del self._recipes[key]
+        output = None if isinstance(result, Tensor) else 0
+        tensor = result if output is None else result[output]
+        held = tuple(self._hold(argument) for argument in args)
+        named = {name: self._hold(argument) for name, argument in kwargs.items()}
+        storage = tensor.untyped_storage()
+        self._recipes[storage._cdata] = (StorageWeakRef(storage), Recipe(func, held, named, output))
+
+    def _hold(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            recipe = self.recipe_of(argument)
+            return _Input(argument) if recipe is None else _View(recipe, argument)
+        return [self._hold(one) for one in argument] if isinstance(argument, list) else argument
+
+    def _forget_overwritten(self, func: Any, args: Any, kwargs: Any) -> None:
+        named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+        for argument in func._schema.arguments:
+            target = named.get(argument.name)
+            written = argument.alias_info is not None and argument.alias_info.is_write
+            if written and isinstance(target, Tensor) and target.layout is torch.strided:
+                self._recipes.pop(target.untyped_storage()._cdata, None)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        recipe = self.recipe_of(tensor)
+        if recipe is not None:
+            held = recipe.retain()
+            if self._outer is not None:  # a counter is to see what recipes hold, too
+                for source in held:
+                    self._outer[0](source)
+            return _View(recipe, tensor)
+        return tensor if self._outer is None else _Outer(self._outer[0](tensor), self._outer[1])
+
+    @staticmethod
+    def _unpack(packed: Any) -> Tensor:
+        if isinstance(packed, _View):
+            tensor = packed.make()
+            packed.recipe.release()
+            return tensor
+        return packed.unpack(packed.packed) if isinstance(packed, _Outer) else packed
+
+
+class _Outer:
+    """What hooks around ours made of a tensor."""
+
+    __slots__ = ("packed", "unpack")
+
+    def __init__(self, packed: Any, unpack: Callable[[Any], Tensor]) -> None:
+        self.packed, self.unpack = packed, unpack
