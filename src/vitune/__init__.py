@@ -16,28 +16,51 @@ _EXPORTS = {
     "Tuned": "vitune.tuned",
     "Policy": "vitune.methods",
     "Method": "vitune.methods",
+    "DyT": "vitune.methods",
     "Full": "vitune.methods",
+    "HST": "vitune.methods",
     "LinearProbe": "vitune.methods",
+    "BiAdaptFormer": "vitune.methods",
+    "BiLoRA": "vitune.methods",
     "BitFit": "vitune.methods",
     "LoRA": "vitune.methods",
+    "SPT": "vitune.methods",
     "SSF": "vitune.methods",
     "AdaptFormer": "vitune.methods",
+    "Adapter": "vitune.methods",
+    "SCT": "vitune.methods",
+    "ALaST": "vitune.methods",
+    "VeLoRA": "vitune.methods",
+    "VPT": "vitune.methods",
+    "E2VPT": "vitune.methods",
     "VituneError": "vitune.errors",
 }
-__all__ = ["SSF", "AdaptFormer", "BitFit", "Full", "LinearProbe", "LoRA", "Method", "Policy", "Tuned"]
-__all__ += ["VituneError", "__version__", "apply", "load"]
+__all__ = ["HST", "SSF", "AdaptFormer", "BitFit", "Full", "LinearProbe", "LoRA", "Method", "Policy", "Tuned"]
+__all__ += ["E2VPT", "SCT", "SPT", "VPT", "ALaST", "Adapter", "BiAdaptFormer"]
+__all__ += ["BiLoRA", "DyT", "VeLoRA", "VituneError", "__version__", "apply", "load"]
 
 if TYPE_CHECKING:
     from vitune.adapters import load as load
     from vitune.errors import VituneError as VituneError
+    from vitune.methods import E2VPT as E2VPT
+    from vitune.methods import HST as HST
+    from vitune.methods import SCT as SCT
+    from vitune.methods import SPT as SPT
     from vitune.methods import SSF as SSF
+    from vitune.methods import VPT as VPT
+    from vitune.methods import Adapter as Adapter
     from vitune.methods import AdaptFormer as AdaptFormer
+    from vitune.methods import ALaST as ALaST
+    from vitune.methods import BiAdaptFormer as BiAdaptFormer
+    from vitune.methods import BiLoRA as BiLoRA
     from vitune.methods import BitFit as BitFit
+    from vitune.methods import DyT as DyT
     from vitune.methods import Full as Full
     from vitune.methods import LinearProbe as LinearProbe
     from vitune.methods import LoRA as LoRA
     from vitune.methods import Method as Method
     from vitune.methods import Policy as Policy
+    from vitune.methods import VeLoRA as VeLoRA
     from vitune.tuned import Tuned as Tuned
     from vitune.tuned import apply as apply
 

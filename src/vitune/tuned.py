@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, anatomy, logits
 from vitune.errors import AdapterError, CompositionError, SurgeryError
-from vitune.methods import Method, Policy
+from vitune.lean import Level, memory_level, set_memory
+from vitune.methods import Full, Method, Policy
+from vitune.ops.stored import Stored
 from vitune.surgery import (
     Attach,
     AttachAtPoint,
@@ -22,7 +24,9 @@ from vitune.surgery import (
     carry_out,
     check,
     gate,
+    hold,
     layer_path,
+    release,
     undo,
 )
 
@@ -74,6 +78,7 @@ class Tuned:
         policies: What the methods do during training, in the same order.
         class_names: Names of the classes, where known.
         preprocessing: timm data configuration (input_size, mean, std, interpolation ...), where known.
+        stored: Matrices that were rounded for the disk, by state-dict name; see `vitune.adapters.round_weights`.
     """
 
     def __init__(
@@ -82,8 +87,11 @@ class Tuned:
         self.model, self.anatomy, self.methods, self._steps = model, found, methods, steps
         self.class_names: tuple[str, ...] | None = None
         self.preprocessing: dict[str, Any] | None = None
+        self._held: tuple[str, ...] = ()  # norms whose running statistics stay as they are
+        self._statistics: tuple[str, ...] = ()  # buffers of those that collect statistics
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self.policies: tuple[Policy, ...] = ()
+        self.stored: dict[str, Stored] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Class scores (B, C) of images (B, channels, height, width)."""
@@ -105,10 +113,17 @@ class Tuned:
         return iter(self.trainable().values())
 
     def state(self) -> dict[str, Tensor]:
-        """All that training changes: trained parameters and the buffers of new layers, by state-dict name."""
+        """All that training changes, by state-dict name.
+
+        Trained parameters, the buffers of new layers, the running statistics of norms that train as a whole.
+        """
         tensors: dict[str, Tensor] = dict(self.trainable())
         layers = self._layer_paths()
-        tensors |= {n: b for n, b in self.model.named_buffers() if n.startswith(layers)}
+        # Without buffers that are no part of the state, such as tables.
+        lasting = self.model.state_dict(keep_vars=True).keys()
+        buffers = self.model.named_buffers()
+        changing = self._statistics
+        tensors |= {n: b for n, b in buffers if n in lasting and (n.startswith(layers) or n in changing)}
         return {name: tensor.detach() for name, tensor in tensors.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
@@ -146,17 +161,23 @@ class Tuned:
         """Count what trains."""
         trained = self.trainable()
         edits = []
+        counted: set[str] = set()
         for step in self._steps:
-            if isinstance(step, LeaveOut):
+            if isinstance(step, LeaveOut) or step.path in self.anatomy.head:
                 continue
             if isinstance(step, Train):
+                if step.path in counted:  # two methods may train the same parameter of the backbone
+                    continue
+                counted.add(step.path)
                 edits.append(EditCost(step.role, "train", trained[step.path].numel()))
                 continue
             layer = layer_path(step)
             parts = step.parts if isinstance(step, Attach) else ()
             for role, child in [(role, f"{layer}.{child}") for role, child in parts] or [(step.role, layer)]:
                 count = sum(p.numel() for name, p in trained.items() if name.startswith(f"{child}."))
-                edits.append(EditCost(role, step.key, count))
+                known = any((edit.role, edit.edit) == (role, step.key) for edit in edits)
+                if count or not known:  # what only reads another edit's layer is no edit of its own
+                    edits.append(EditCost(role, step.key, count))
         heads = tuple(f"{path}." for path in self.anatomy.head)
         return Summary(
             trained_parameters=sum(p.numel() for p in trained.values()),
@@ -191,11 +212,19 @@ class Tuned:
         class_names: Sequence[str] | None = None,
         preprocessing: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        store_bits: int | None = None,
     ) -> Path:
         """Write the adapter: see `vitune.adapters.save`."""
         from vitune.adapters import save  # a layer above; imported for the user's convenience
 
-        return save(self, path, class_names=class_names, preprocessing=preprocessing, extra=extra)
+        return save(
+            self,
+            path,
+            class_names=class_names,
+            preprocessing=preprocessing,
+            extra=extra,
+            store_bits=store_bits,
+        )
 
     def merge(self) -> nn.Module:
         """Fold the edits into the backbone's weights: see `vitune.adapters.merge`."""
@@ -203,12 +232,25 @@ class Tuned:
 
         return merge(self)
 
+    @property
+    def memory(self) -> Level:
+        """What training steps keep for the backward pass, one of `vitune.lean.LEVELS`."""
+        return memory_level(self.model)
+
+    @memory.setter
+    def memory(self, level: Level) -> None:
+        alone = all(method.each_token_alone for method in self.methods)
+        set_memory(self.anatomy, level, each_token_alone=alone)
+
     def detach(self) -> nn.Module:
         """Take all edits off; the model is as it was before, but for what training did to its own parameters.
 
         Raises:
             SurgeryError: If another tool changed the class of an edited module in the meantime.
         """
+        release(self.model, self._held)
+        self._held, self._statistics = (), ()
+        self.memory = "stock"
         undo(self.model, self._steps)
         for name, parameter in self.model.named_parameters():
             # A merge in part may have given layers a bias that was not there before.
@@ -234,9 +276,12 @@ def plan(found: Anatomy, methods: Sequence[Method]) -> tuple[Step, ...]:
             reason = one.conflicts.get(other.name) or other.conflicts.get(one.name)
             if reason:
                 raise CompositionError(f"'{one.name}' and '{other.name}' cannot be combined: {reason}.")
-    steps = tuple(step for method in methods for step in method.edits(found))
+    training = methods if any(not method.acts_on_others for method in methods) else (Full(), *methods)
+    steps = [step for method in training for step in method.edits(found)]
+    for method in methods:
+        steps += method.further(found, steps)
     check(found.model, steps)
-    return steps
+    return tuple(steps)
 
 
 def apply(
@@ -272,6 +317,7 @@ def apply(
         carry_out(model, steps)
     try:
         _freeze(tuned)
+        tuned._held, tuned._statistics = hold(model, tuned.trainable().keys())
         if check:
             gate(found, tuned.trainable())
         tuned.policies = tuple(p for p in (method.policy(tuned) for method in methods) if p is not None)

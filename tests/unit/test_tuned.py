@@ -181,20 +181,20 @@ def test_state_that_does_not_fit_changes_nothing(change, message):
 def test_costs_name_every_edit():
     costs = tune("bitfit,adaptformer(bottleneck=4)", "plain").costs()
     edits = {(edit.role, edit.edit): edit.parameters for edit in costs.edits}
-    assert len(edits) == len(costs.edits) == 14 + 2
+    assert len(edits) == len(costs.edits) == 26 + 4
     assert edits["blocks.1.mlp.in.bias", "train"] == 128
     assert edits["blocks.1.mlp.beside", "adaptformer"] == 2 * 32 * 4 + 4 + 32
     plain = sum(p.numel() for p in backbone("plain").parameters())
-    assert costs.total_parameters == plain + 2 * (2 * 32 * 4 + 4 + 32)
+    assert costs.total_parameters == plain + 4 * (2 * 32 * 4 + 4 + 32)
 
 
 def test_summary_says_what_trains():
     text = tune("lora(rank=2),ssf", "plain").summary()
     first, second, *rest = text.splitlines()
     assert first == "LoRA + SSF, scaling and shifting features on VisionTransformer (timm-vit)"
-    assert second == "  trains 2,147 of 52,419 parameters (4.10 %): 2,048 by the method, 99 in the head"
-    assert "  attn.q (lora): 2 x, 256 parameters" in rest
-    assert "  attn.v (lora): 2 x, 256 parameters" in rest
+    assert second == "  trains 4,067 of 79,747 parameters (5.10 %): 3,968 by the method, 99 in the head"
+    assert "  attn.q (lora): 4 x, 512 parameters" in rest
+    assert "  attn.v (lora): 4 x, 512 parameters" in rest
     assert "  patch_embed (ssf): 1 x, 64 parameters" in rest
 
 
@@ -217,3 +217,12 @@ def test_training_modes_survive_apply():
     assert {name: mode for name, mode in after.items() if name in before} == before
     assert after["blocks.0.norm1.vitune.ssf"] is False
     assert after["blocks.1.norm1.vitune.ssf"] is True
+
+
+def test_methods_that_act_on_others_act_on_full_fine_tuning_where_they_are_alone():
+    def trained(text: str) -> set[str]:
+        return set(tune(text, "plain").trainable())
+
+    full = trained("full")
+    assert trained("velora") == trained("alast") == trained("alast,velora") == full
+    assert trained("velora,lora,alast") == trained("lora")

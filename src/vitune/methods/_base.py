@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,15 +20,45 @@ if TYPE_CHECKING:
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a policy may know of the run in which it acts.
+
+    Attributes:
+        seed: Seed of the run.
+        lr: Peak learning rate.
+        steps: Steps of a stage.
+        batches: The training batches that `prepare` is given, at any time; None outside of `fit`.
+    """
+
+    seed: int
+    lr: float
+    steps: int
+    batches: Iterable[tuple[Tensor, Tensor]] | None = None
+
+
 class Policy:
     """What a method does during training beyond its layers. Every moment may be left as it is.
 
-    In order: `prepare` once before the first step; then per step `before_step`, forward, `loss`, backward,
-    `after_backward`, optimizer step, `after_step`; at the end of a stage `next_stage`.
+    In order: `begin` when a run starts or is resumed; `prepare` once before the first step; then per step
+    `before_step`, forward, `loss`, backward, `after_backward`, optimizer step, `after_step`; at the end of a stage
+    `next_stage`. A policy that says how many `passes` a step has makes them itself: `losses` stands for forward and
+    loss, and every loss goes backward before the next pass.
+
+    Attributes:
+        passes: Forward and backward passes of a step that `losses` makes; 0 leaves the one pass to the loop.
     """
 
+    passes: int = 0
+
+    def begin(self, run: Run) -> None:
+        """Learn about the run, before anything else."""
+
     def prepare(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Look at training batches, images (B, channels, height, width) and labels (B,), before the first step."""
+        """Look at training batches, images (B, channels, height, width) and labels (B,), before the first step.
+
+        Those of `fit` have a property `unaugmented`: the same batches of the images as evaluation sees them.
+        """
 
     def before_step(self, step: int) -> None:
         """Decide what this step does; `step` counts optimizer steps from 0."""
@@ -35,6 +66,25 @@ class Policy:
     def loss(self, logits: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
         """The loss, a scalar, of logits (B, C) and targets, (B,) class indices or (B, C) probabilities."""
         return criterion(logits, targets)
+
+    def losses(
+        self, forward: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, criterion: Criterion
+    ) -> Iterator[Tensor]:
+        """The losses of a step's passes, as many as `passes` says; the step's loss is their sum.
+
+        Each is sent backward before the next is asked for, so that one graph is alive at a time.
+
+        Args:
+            forward: Gives logits (B, C) of images.
+            images: (B, channels, height, width).
+            targets: (B,) class indices or (B, C) probabilities.
+            criterion: The loss of logits and targets, those of the other policies included.
+        """
+        yield criterion(forward(images), targets)
+
+    def pass_settings(self) -> Sequence[AbstractContextManager[None]]:
+        """While each is entered the model is as in one of the passes that `losses` makes; for counting their costs."""
+        return [nullcontext()] * self.passes
 
     def after_backward(self) -> None:
         """Gradients are there; the optimizer has not stepped."""
@@ -46,12 +96,31 @@ class Policy:
         """Called when an epoch budget is through; True asks for another stage of training."""
         return False
 
+    def log(self) -> dict[str, Any]:
+        """What the "step" line of the log says of the last step beside the loss: JSON values by name."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint must hold: tensors, or values that JSON can hold."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class DataNeeds:
+    """Training images that a method looks at before it knows what to edit.
+
+    Attributes:
+        batches: How many batches at most.
+        batch_size: Images in each.
+        shuffled: Whether they are drawn at random; else they are the first, in the order of the data.
+    """
+
+    batches: int
+    batch_size: int
+    shuffled: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +133,12 @@ class Method:
         paper: Where it is published.
         default_lr: Learning rate of AdamW at batch 64 that suits it where nobody chose one; source in the docs page.
         merges: Whether a trained model becomes a plain one again, at no cost in inference.
+        each_token_alone: Whether what it adds acts on each token alone (attention to further tokens aside), so that
+            the last block may run in training for those tokens only which the head reads.
         conflicts: Names of methods it cannot live with, and why; either of the two may say so. By default a method
             adapts frozen weights, which full fine-tuning and a linear probe do not leave it.
+        acts_on_others: Whether it trains nothing itself but changes how the other methods' parameters train. Where all
+            given methods are of that kind, they act on full fine-tuning.
     """
 
     name: ClassVar[str]
@@ -73,6 +146,8 @@ class Method:
     paper: ClassVar[str]
     default_lr: ClassVar[float]
     merges: ClassVar[bool]
+    each_token_alone: ClassVar[bool] = True
+    acts_on_others: ClassVar[bool] = False
     conflicts: ClassVar[Mapping[str, str]] = {
         "full": "full fine-tuning already trains every weight that the other would adapt",
         "linear": "every method trains the head; a linear probe is the method that trains nothing else",
@@ -90,6 +165,35 @@ class Method:
         """
         raise TypeError(f"{type(self).__name__} does not say what it edits")
 
+    def further(self, anatomy: Anatomy, steps: Sequence[Step]) -> list[Step]:
+        """What to change beyond `edits`, knowing what all methods change; such edits are the outermost.
+
+        Args:
+            anatomy: The backbone.
+            steps: The steps of all methods so far, in order.
+
+        Raises:
+            VituneError: If the method cannot act on these.
+        """
+        return []
+
+    @property
+    def needs_data(self) -> DataNeeds | None:
+        """Images that `resolved` is to be called with before `edits`; None: what to edit does not depend on data."""
+        return None
+
+    def resolved(
+        self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0
+    ) -> Method:
+        """The method with everything filled in that depends on the data.
+
+        Args:
+            model: The plain backbone; left as it was.
+            batches: Images (B, channels, height, width), without augmentation, and labels (B,).
+            seed: Of whatever is random in it.
+        """
+        return self
+
     def policy(self, tuned: Tuned) -> Policy | None:
         """What to do during training, or None."""
         return None
@@ -98,6 +202,14 @@ class Method:
     def starts_at_identity(self) -> bool:
         """Whether the tuned model computes the very same as the plain one before training."""
         return True
+
+    def stored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of `Tuned.state` as an adapter file holds them: a method leaves out what is known without."""
+        return dict(tensors)
+
+    def restored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `stored`, for a freshly tuned model; what does not fit stays as it is."""
+        return dict(tensors)
 
     def settings(self) -> dict[str, Any]:
         """The settings as JSON values."""

@@ -44,12 +44,14 @@ def all_methods() -> dict[str, type[Method]]:
 
 
 def get_method(name: str) -> type[Method]:
-    """The method of a name.
+    """The method of a name; a hyphen will do for an underscore.
 
     Raises:
         NothingMatchedError: If there is none; names the nearest.
     """
     methods = all_methods()
+    if name not in methods and name.replace("-", "_") in methods:
+        name = name.replace("-", "_")
     if name not in methods:
         raise NothingMatchedError(f"no method '{name}'. {did_you_mean(name, methods)}")
     return methods[name]

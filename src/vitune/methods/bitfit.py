@@ -42,6 +42,7 @@ class BitFit(Method):
             module = anatomy.model.get_submodule(operator.path)
             if "bias" in module._parameters and module.bias is not None:
                 steps.append(Train(f"{operator.role}.bias", f"{operator.path}.bias"))
+            steps += [Train(anatomy.role_of(name), name) for name in operator.biases]
         if not steps:
             raise UnsupportedBackboneError("bitfit: no layer of this backbone has a bias.")
         return steps

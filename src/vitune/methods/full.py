@@ -30,7 +30,7 @@ class Full(Method):
     }
 
     def edits(self, anatomy: Anatomy) -> list[Step]:
-        """Every parameter outside the head."""
-        heads = tuple(f"{path}." for path in anatomy.head)
+        """Every parameter outside the head that the class scores depend on."""
+        left = tuple(f"{path}." for path in (*anatomy.head, *anatomy.unused))
         names = (name for name, _ in anatomy.model.named_parameters())
-        return [Train(anatomy.role_of(name), name) for name in names if not name.startswith(heads)]
+        return [Train(anatomy.role_of(name), name) for name in names if not f"{name}.".startswith(left)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import keyword
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -74,18 +75,8 @@ class LoRA(Method):
         Raises:
             UnsupportedBackboneError: If a role is no linear layer, or `share_down` meets a layer of one role.
         """
-        by_operator: dict[str, list[Slot]] = {}
-        for slot in anatomy.find(self.roles):
-            if slot.operator.kind != "linear":
-                raise UnsupportedBackboneError(
-                    f"lora: '{slot.role}' is a {slot.operator.kind}; lora adapts linear layers only."
-                )
-            by_operator.setdefault(slot.operator.path, []).append(slot)
+        by_operator = slots_by_operator(self, anatomy, self.roles)
         for slots in by_operator.values():
-            if len(slots) > 1 and any(slot.rows is None for slot in slots):
-                raise UnsupportedBackboneError(
-                    f"lora: the roles name '{slots[0].operator.role}' and rows of it at once; choose one."
-                )
             if self.share_down and len(slots) == 1:
                 raise UnsupportedBackboneError(
                     f"lora: share_down needs several roles on one fused layer, and '{slots[0].role}' is alone there."
@@ -93,9 +84,30 @@ class LoRA(Method):
         return [_step(slots, self) for slots in by_operator.values()]
 
 
+def slots_by_operator(method: Method, anatomy: Anatomy, roles: Sequence[str]) -> dict[str, list[Slot]]:
+    """What roles mean for a low-rank method: by the path of each linear layer, the rows to update.
+
+    Raises:
+        UnsupportedBackboneError: If a role is no linear layer, or a layer is named whole and in part.
+    """
+    by_operator: dict[str, list[Slot]] = {}
+    for slot in anatomy.find(roles):
+        if slot.operator.kind != "linear":
+            raise UnsupportedBackboneError(
+                f"{method.name}: '{slot.role}' is a {slot.operator.kind}; {method.name} adapts linear layers only."
+            )
+        by_operator.setdefault(slot.operator.path, []).append(slot)
+    for slots in by_operator.values():
+        if len(slots) > 1 and any(slot.rows is None for slot in slots):
+            raise UnsupportedBackboneError(
+                f"{method.name}: the roles name '{slots[0].operator.role}' and rows of it at once; choose one."
+            )
+    return by_operator
+
+
 def _step(slots: list[Slot], config: LoRA) -> Attach:
     operator = slots[0].operator
-    parts = tuple((slot.role, _child_name(slot.role)) for slot in slots)
+    parts = tuple((slot.role, child_name(slot.role)) for slot in slots)
     return Attach(operator.role, operator.path, LowRankEdit, _Make(operator, tuple(slots), config), parts)
 
 
@@ -106,12 +118,12 @@ class _Make:
     config: LoRA
 
     def __call__(self) -> LowRank:
-        names = [_child_name(slot.role) for slot in self.slots]
+        names = [child_name(slot.role) for slot in self.slots]
         rows = [slot.rows for slot in self.slots]
         return LowRank(self.operator.in_features, self.operator.out_features, names, rows, self.config)
 
 
-def _child_name(role: str) -> str:
+def child_name(role: str) -> str:
     """The last word of a role; torch.export writes children as attributes, where `in` would be Python's own."""
     name = role.rsplit(".", 1)[-1]
     return f"{name}_" if keyword.iskeyword(name) else name
@@ -145,39 +157,55 @@ class LowRank(nn.Module):
         self.share_down = config.share_down
         for i, (name, row) in enumerate(zip(names, rows, strict=True)):
             height = out_features if row is None else row.stop - row.start
-            self.add_module(name, Factors(in_features, height, config.rank, i == 0 or not config.share_down))
+            self.add_module(name, self.pair(in_features, height, i == 0 or not config.share_down))
+
+    def pair(self, in_features: int, height: int, with_down: bool) -> nn.Module:
+        """The A and B of one role; a variant of LoRA may keep them in another form."""
+        return Factors(in_features, height, self.rank, with_down)
 
     def _factors(self) -> list[Any]:
         return [getattr(self, name) for name in self.names]
 
+    def downs(self) -> list[Tensor]:
+        """The A of each role; one alone where it is shared."""
+        return [factors.down for factors in self._factors() if factors.down is not None]
+
+    def ups(self) -> list[Tensor]:
+        """The B of each role."""
+        return [factors.up for factors in self._factors()]
+
     def down(self) -> Tensor:
         """All A, stacked: (R * roles, D_in); (R, D_in) where shared."""
-        stacked = [factors.down for factors in self._factors() if factors.down is not None]
+        stacked = self.downs()
         return stacked[0] if len(stacked) == 1 else torch.cat(stacked)
 
     def up(self) -> Tensor:
         """All B, each in the rows and columns of its role: (D_out, R * roles); (D_out, R) where shared."""
-        factors = self._factors()
-        if len(factors) == 1 and self.rows[0] is None:
-            return factors[0].up
-        columns, row = len(factors) * self.rank, 0
+        ups = self.ups()
+        if len(ups) == 1 and self.rows[0] is None:
+            return ups[0]
+        columns, row = len(ups) * self.rank, 0
         pieces = []
-        for i, (slot, rows) in enumerate(zip(factors, self.rows, strict=True)):
+        for i, (up, rows) in enumerate(zip(ups, self.rows, strict=True)):
             assert rows is not None
             if rows.start > row:
-                pieces.append(slot.up.new_zeros(rows.start - row, self.rank if self.share_down else columns))
+                pieces.append(up.new_zeros(rows.start - row, self.rank if self.share_down else columns))
             before, after = (0, 0) if self.share_down else (i * self.rank, columns - (i + 1) * self.rank)
-            pieces.append(F.pad(slot.up, (before, after)))
+            pieces.append(F.pad(up, (before, after)))
             row = rows.stop
         if row < self.out_features:
             pieces.append(pieces[0].new_zeros(self.out_features - row, pieces[0].shape[1]))
         return torch.cat(pieces)
 
+    def project(self, x: Tensor) -> Tensor:
+        """x (..., D_in) on all A: (..., R * roles)."""
+        return F.linear(x, self.down())
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Update the layer's output y (..., D_out) from its input x (..., D_in)."""
         if self.drop_input:
             x = F.dropout(x, self.dropout, self.training)
-        latent = F.linear(x, self.down())
+        latent = self.project(x)
         if not self.drop_input:
             latent = F.dropout(latent, self.dropout, self.training)
         if self.factor != 1.0:

@@ -90,15 +90,16 @@ def read_value(text: str, kind: Any) -> Any:
     """
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
-        for option in options:
+        for option in sorted(options, key=lambda option: option is not type(None)):  # "none" is no text
             try:
                 return read_value(text, option)
             except ValueError:
                 continue
         raise ValueError(text)
     if origin is Literal:
-        if text in options:
-            return text
+        for option in options:
+            if text == str(option):
+                return option
         raise ValueError(text)
     if origin is tuple:
         return tuple(read_value(piece.strip(), options[0]) for piece in text.split("+"))
@@ -119,7 +120,7 @@ def type_text(kind: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(type_text(option) for option in options)
     if origin is Literal:
-        return " or ".join(f"'{option}'" for option in options)
+        return " or ".join(f"'{option}'" if isinstance(option, str) else str(option) for option in options)
     if origin is tuple:
         return f"{type_text(options[0])}, several joined by '+'"
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
