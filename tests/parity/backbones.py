@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from timm.layers import LayerNorm
+from timm.layers.norm import LayerNorm
+from timm.models.convnext import ConvNeXt
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from vitune.anatomy import Anatomy
+from vitune.backbones.as_mlp import AsMlp
+
 _SAME = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "num_classes", "qkv_bias")
 _OPTIONAL = ("in_chans", "init_values", "class_token", "reg_tokens", "qk_norm", "no_embed_class", "fc_norm")
+_SWIN = (
+    "img_size",
+    "patch_size",
+    "embed_dim",
+    "depths",
+    "num_heads",
+    "window_size",
+    "mlp_ratio",
+    "num_classes",
+)
+
+_AS_MLP = (
+    "img_size",
+    "patch_size",
+    "embed_dim",
+    "depths",
+    "shift_size",
+    "mlp_ratio",
+    "as_bias",
+    "num_classes",
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +55,12 @@ class Place:
 
 def build(backbone: dict[str, Any]) -> nn.Module:
     family = backbone.get("family", "vit")
-    if family != "vit":
+    if family not in _BUILDERS:
         raise ValueError(f"no backbone is known for family '{family}'")
+    return _BUILDERS[family](backbone)
+
+
+def _vit(backbone: dict[str, Any]) -> nn.Module:
     options = {key: backbone[key] for key in _SAME}
     options |= {key: backbone[key] for key in _OPTIONAL if key in backbone}
     pool = backbone.get("global_pool", backbone.get("pool", "token"))
@@ -37,11 +68,74 @@ def build(backbone: dict[str, Any]) -> nn.Module:
     return VisionTransformer(**options, norm_layer=partial(LayerNorm, eps=backbone["norm_eps"]))
 
 
-def place(name: str, width: int) -> Place:
+def _swin(backbone: dict[str, Any]) -> nn.Module:
+    options = {key: backbone[key] for key in _SWIN}
+    options |= {key: backbone[key] for key in ("in_chans", "qkv_bias") if key in backbone}
+    if backbone.get("ape"):
+        raise ValueError("Swin with an absolute position embedding is not known here")
+    norm: Any = partial(LayerNorm, eps=backbone.get("norm_eps", 1e-5))
+    return SwinTransformer(**options, norm_layer=norm)
+
+
+def _convnext(backbone: dict[str, Any]) -> nn.Module:
+    model = ConvNeXt(
+        num_classes=backbone["num_classes"],
+        depths=tuple(backbone["depths"]),
+        dims=tuple(backbone["dims"]),
+        kernel_sizes=backbone.get("kernel", 7),
+        patch_size=backbone["patch_size"],
+        norm_eps=backbone["norm_eps"],
+        ls_init_value=1.0 if backbone.get("layer_scale") else None,
+    )
+    # It takes any size; the one of the golden is the one to check it with.
+    model.pretrained_cfg = {"input_size": (3, backbone["img_size"], backbone["img_size"])}  # type: ignore[assignment]
+    return model
+
+
+def _as_mlp(backbone: dict[str, Any]) -> nn.Module:
+    return AsMlp(**{key: backbone[key] for key in _AS_MLP if key in backbone})
+
+
+_BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "vit": _vit,
+    "swin": _swin,
+    "convnext": _convnext,
+    "as_mlp": _as_mlp,
+}
+
+
+def observed(anatomy: Anatomy) -> dict[str, str]:
+    """The names that goldens use for outputs of modules, and the paths of these."""
+    features = {"timm-swin": "head.global_pool", "as-mlp": "head_drop", "timm-convnext": "norm_pre"}
+    embed = "stem" if anatomy.family == "timm-convnext" else "patch_embed"
+    modules = {"patch_embed": embed, "features": features.get(anatomy.family, "norm")}
+    for block in anatomy.blocks:
+        modules[f"block{block.index}"] = block.path
+        inside = dict(anatomy.model.get_submodule(block.path).named_children())
+        parts = [part for part in ("attn", "mlp", "axial_shift") if part in inside]
+        modules |= {f"{part}{block.index}": f"{block.path}.{part}" for part in parts}
+    return modules
+
+
+def place(name: str, width: int, family: str = "vit") -> Place:
     """Where a reference keeps a weight of the plain backbone, in timm's names of today."""
+    if family == "swin":
+        return Place(_swin_name(name))
+    if family == "convnext":
+        # timm's stem and downsampling are sequences today.
+        name = re.sub(r"^stem\.(proj|norm)\.", lambda m: f"stem.{['proj', 'norm'].index(m[1])}.", name)
+        between = r"^(stages\.\d+\.downsample)\.(norm|proj)\."
+        return Place(re.sub(between, lambda m: f"{m[1]}.{['norm', 'proj'].index(m[2])}.", name))
     separate = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", name)
     if separate:
         start = "qkv".index(separate[2]) * width
         return Place(f"{separate[1]}.qkv.{separate[3]}", slice(start, start + width))
     on_block = re.fullmatch(r"(blocks\.\d+)\.(fc[12])\.(weight|bias)", name)
     return Place(f"{on_block[1]}.mlp.{on_block[2]}.{on_block[3]}") if on_block else Place(name)
+
+
+def _swin_name(name: str) -> str:
+    """Downsampling belongs to the stage behind it; the references keep it in the one before."""
+    name = name.removeprefix("enc.").replace("head.last_layer.", "head.")
+    name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name)
+    return re.sub(r"^head\.", "head.fc.", name)

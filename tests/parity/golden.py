@@ -21,6 +21,7 @@ class Golden:
     case: str
     backbone: dict[str, Any]
     hyperparameters: dict[str, Any]
+    path: Path | None = None
 
     def group(self, name: str) -> dict[str, Tensor]:
         prefix = f"{name}/"
@@ -38,4 +39,5 @@ def read(path: Path) -> Golden:
         case=metadata.get("case", ""),
         backbone=json.loads(metadata.get("backbone", "{}")),
         hyperparameters=json.loads(metadata.get("hyperparameters", "{}")),
+        path=path,
     )

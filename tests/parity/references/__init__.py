@@ -21,3 +21,8 @@ def find(method: str) -> ModuleType:
     if method not in known():
         raise ValueError(f"nothing is known about method '{method}'")
     return importlib.import_module(f"{__name__}.{method}")
+
+
+def methods_of(name: str) -> set[str]:
+    """The methods that a file is about: those it lists as `METHODS`, or the one of its name."""
+    return set(getattr(find(name), "METHODS", (name,)))

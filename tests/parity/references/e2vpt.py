@@ -1,0 +1,163 @@
+"""E2VPT: its settings, the names of its tensors in the reference, and its scores and selections."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+import vitune
+from tests.parity.backbones import Place, build, place
+from tests.parity.case import Case, substitution
+from tests.parity.golden import Golden
+from tests.parity.harness import compare, fill, verdict
+from tests.parity.references import vpt
+from vitune.methods.e2vpt import Importance, importance, lowest, pruning_counts
+from vitune.methods.e2vpt.scores import masks_of
+
+ILL_CONDITIONED = 1e-4
+PRUNED = "pruned"
+
+
+def case(golden: Golden) -> Case:
+    given = golden.hyperparameters
+    masked = _is_masked(golden)
+    deep = given.get("visual_prompts_deep", True)
+    masks: Literal["trained", "fixed", "none"] = "trained" if given.get("masks_trainable") else "fixed"
+    method = vitune.E2VPT(
+        prompts=given["num_visual_prompts"],
+        kv_prompts=given["num_kv_prompts"],
+        mode="deep" if deep else "shallow",
+        kv_deep=given.get("kv_prompts_all_layers", True),
+        share_kv=given.get("kv_shared", True),
+        project=given["project"] if given.get("project", -1) > -1 else None,
+        dropout=given.get("prompt_dropout", 0.0),
+        masks=masks if masked else "none",
+        segments=given["segments"] if masked else 16,
+    )
+    point = "context" if deep else "around"
+    kv, masks_at = "attn.vitune.points.attn_kv.e2vpt", f"blocks.0.vitune.points.{point}.e2vpt.masks"
+    if golden.backbone.get("family") == "swin":
+        masks_at = (
+            "layers.0.blocks.0.vitune.points." + ("context.e2vpt" if deep else "rows.e2vpt.own") + ".masks"
+        )
+    rules = [
+        (r"enc\.(layers\.\d+\.blocks\.\d+)\.attn\.deep_QKV_embeddings", rf"\1.{kv}.keys"),
+        *vpt.rules(golden, "e2vpt", deep=deep),
+        (
+            r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings(?:_K)?",
+            rf"blocks.\1.{kv}.keys",
+        ),
+        (r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings_V", rf"blocks.\1.{kv}.values"),
+        (r"enc\.(?:transformer\.)?prompt_soft_tokens_mask_cls_token", f"{masks_at}.token"),
+        (r"enc\.(?:transformer\.)?prompt_soft_tokens_pieces_mask_cls_token", f"{masks_at}.segment"),
+    ]
+    if not masked:
+        return Case(method, substitution(*rules))
+    return Case(method, substitution(*rules), {PRUNED: f"{masks_at}.pruned"}, _mask_channels)
+
+
+def _is_masked(golden: Golden) -> bool:
+    return any("_mask_cls_token" in name for name in golden.tensors)
+
+
+def _mask_channels(tuned: vitune.Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"mask_channels": masks_of(tuned.model)(tuned.anatomy.blocks[0].width)}
+
+
+def _plain(golden: Golden) -> Golden:
+    """In the plain names, and with our mark that masks are pruned, of which nothing depends."""
+    plain = vpt.plain_names(golden)
+    if not _is_masked(golden):
+        return plain
+    mark = torch.tensor(not golden.hyperparameters.get("masks_trainable"))
+    return dataclasses.replace(plain, tensors={**plain.tensors, PRUNED: mark})
+
+
+def check(golden: Golden) -> dict[str, Any]:
+    """As for any method, once the tensors are in the plain names."""
+    return compare(_plain(golden), case)
+
+
+def scores(golden: Golden) -> dict[str, Any]:
+    """The first batch as for any method; then gradients of the masks, scores, and what they prune."""
+    plain = _plain(golden)
+    model_part = {name: t for name, t in plain.tensors.items() if not name.startswith("aux/")}
+    result = compare(dataclasses.replace(plain, tensors=model_part), case)
+    tuned = _filled(plain)
+    # The first of them is the batch of the model part.
+    batches = [(golden.tensors["input"], golden.tensors["labels"])]
+    while f"aux/imp_input_{len(batches)}" in golden.tensors:
+        i = len(batches)
+        batches.append((golden.tensors[f"aux/imp_input_{i}"], golden.tensors[f"aux/imp_labels_{i}"]))
+    ours: dict[str, Tensor | None] = {}
+    for i, batch in enumerate(batches):
+        found = importance(tuned, [batch], sign="signed", tokens="gradient")
+        ours[f"aux/mask_grad_tokens_batch_{i}"] = found.tokens
+        ours[f"aux/mask_grad_segments_batch_{i}"] = found.segments
+    signed = importance(tuned, batches, sign="signed", tokens="gradient")
+    kinds = {
+        "signed": signed,
+        "abs_batch": importance(tuned, batches, tokens="gradient"),
+        "abs_sample": importance(tuned, batches, per="image", tokens="gradient"),
+        "signed_norm": signed.normalised(),
+        "signed_fp64": importance(
+            _filled(plain, torch.float64),
+            [(x.double(), y) for x, y in batches],
+            sign="signed",
+            tokens="gradient",
+        ),
+    }
+    given = golden.hyperparameters
+    shares = given.get("percentages", list(range(10, 100, 10)))
+    levels = {
+        "tokens": pruning_counts(given["num_visual_prompts"], given.get("min_tokens_kept", 1), shares),
+        "segments": pruning_counts(given["segments"], given.get("min_segments_kept", 4), shares),
+    }
+    # Where a token's score is only rounding (prompts far above the LayerNorm's eps), so are its order and its share of
+    # a norm: then the selection and the norm are checked on the reference's scores.
+    ill = bool(signed.tokens.abs().max() < ILL_CONDITIONED)
+    for part, counts in levels.items():
+        ours[f"aux/level_counts_{part}"] = torch.tensor(counts)
+        for kind, found in kinds.items():
+            values = ours[f"aux/score_{part}_{kind}"] = _of(found, part)
+            if ill and part == "tokens":
+                values = golden.tensors.get(f"aux/score_tokens_{kind}", values)
+            ours[f"aux/keep_{part}_{kind}"] = torch.stack([lowest(values, n).float() for n in counts])
+    if ill and "aux/score_tokens_signed" in golden.tensors:
+        given_scores = Importance(golden.tensors["aux/score_tokens_signed"].double(), signed.segments)
+        ours["aux/score_tokens_signed_norm"] = given_scores.normalised().tokens
+    used = {f"aux/imp_{name}_{i}" for i in range(len(batches)) for name in ("input", "labels")}
+    used |= {name for name in golden.tensors if not name.startswith("aux/")}
+    more = verdict(golden, ours, used)
+    return {
+        **result,
+        "compared": result["compared"] + more["compared"],
+        "uncompared": result["uncompared"] + more["uncompared"],
+        "ok": result["ok"] and more["ok"],
+    }
+
+
+def _filled(golden: Golden, dtype: torch.dtype = torch.float32) -> vitune.Tuned:
+    """A model with the golden's weights."""
+    found = case(golden)
+    tuned = vitune.apply(build(golden.backbone), found.method)
+    family = golden.backbone.get("family", "vit")
+    names = {name: found.name(name) for name in golden.group("param")}
+    places = {
+        name: Place(ours) if ours else place(name, tuned.anatomy.width, family)
+        for name, ours in names.items()
+    }
+    fill(tuned.model, golden.group("param"), places)
+    tuned.model.to(dtype)
+    return tuned
+
+
+def _of(found: Importance, part: str) -> Tensor:
+    return found.tokens if part == "tokens" else found.segments
+
+
+KINDS = {"model": check, "importance": scores}
