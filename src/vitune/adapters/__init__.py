@@ -3,7 +3,9 @@
 from vitune.adapters._files import CONFIG, TENSORS, read_config
 from vitune.adapters._identity import frozen_hash
 from vitune.adapters.loading import load
+from vitune.adapters.low_bit import Rounding, effect, round_weights, stored_bytes
 from vitune.adapters.merging import merge, unfoldable, write_merged
+from vitune.adapters.modules import load_modules, read_modules, save_modules, save_modules_of_adapter
 from vitune.adapters.saving import num_classes, save
 
 __all__ = [
@@ -17,4 +19,5 @@ __all__ = [
     "save",
     "unfoldable",
 ]
-__all__ += ["write_merged"]
+__all__ += ["Rounding", "effect", "round_weights", "stored_bytes", "write_merged"]
+__all__ += ["load_modules", "read_modules", "save_modules", "save_modules_of_adapter"]

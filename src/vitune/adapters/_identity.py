@@ -20,8 +20,10 @@ def frozen_hash(tuned: Tuned) -> str:
     held = tuned.state().keys()
     # A head belongs to the task, never to the backbone, even where a method leaves a part of it out.
     heads = tuple(f"{path}." for path in tuned.anatomy.head)
+    # Nor do new layers, whose shared tensors the state dict names once for each layer that has them.
+    apart = heads + tuned._layer_paths()
     tensors = tuned.model.state_dict().items()
-    frozen = {tuned.anatomy.role_of(n): t for n, t in tensors if n not in held and not n.startswith(heads)}
+    frozen = {tuned.anatomy.role_of(n): t for n, t in tensors if n not in held and not n.startswith(apart)}
     digest = hashlib.sha256()
     for name in sorted(frozen):
         tensor = frozen[name].detach().cpu().contiguous()

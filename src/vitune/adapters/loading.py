@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitune.adapters import _files
+from vitune.adapters import _files, low_bit
 from vitune.adapters._identity import frozen_hash
 from vitune.backbones import BackboneSource, rebuild
 from vitune.errors import AdapterError, VituneError
@@ -79,7 +79,14 @@ def _rebuilt(config: dict[str, Any], directory: Path, weights: str | Path | None
 def _fill(tuned: Tuned, tensors: dict[str, Tensor], config: dict[str, Any], directory: Path) -> None:
     """Check everything, then copy: a backbone that does not fit is not touched."""
     own = {tuned.anatomy.path_of(name): t for name, t in tensors.items() if not name.startswith("policy.")}
+    packed, stored = own.pop(low_bit.BLOB, None), {}
+    for method in tuned.methods:
+        own = method.restored(tuned, own)
     try:
+        if packed is not None:
+            missing = tuned.state().keys() - own.keys()
+            stored = low_bit.read_blob(tuned, packed, missing, config.get("store_bits"))
+            own |= low_bit.values(stored, tuned)
         tuned.require_fit(own)
     except AdapterError as error:
         raise AdapterError(f"the adapter in '{directory}' does not fit this backbone: {error}") from None
@@ -94,6 +101,7 @@ def _fill(tuned: Tuned, tensors: dict[str, Tensor], config: dict[str, Any], dire
             f"have {len(tuned.policies)}; copy both of its files again."
         )
     tuned.load_state(own)
+    low_bit.hold(tuned, stored)
     for i, (policy, state) in enumerate(zip(tuned.policies, config["policies"], strict=True)):
         prefix = f"policy.{i}."
         kept = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,25 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import nn
 
+from vitune.adapters.bias_slots import with_bias_slots
 from vitune.adapters.saving import num_classes
 from vitune.anatomy import logits
 from vitune.backbones import BackboneSource, describe_source, rebuild
 from vitune.durable import replace_file
 from vitune.errors import AdapterError, SurgeryError
-from vitune.surgery import Attach, AttachAtPoint, detach, layer_of, parts_of
+from vitune.surgery import (
+    CHILD,
+    Attach,
+    AttachAtPoint,
+    Step,
+    attach,
+    detach,
+    layer_of,
+    parts_of,
+    release,
+    split_bias,
+    undo,
+)
 from vitune.tuned import Tuned
 
 TOLERANCE = 1e-5
@@ -28,7 +42,8 @@ def merge(tuned: Tuned, *, partial: bool = False) -> nn.Module:
 
     Args:
         tuned: The tuned model.
-        partial: Leave edits in place that cannot be folded, rather than refuse.
+        partial: Leave edits that cannot be folded, rather than refuse; SSF's pair in front of an average pooling
+            moves behind it.
 
     Returns:
         The model: a plain one, or with the edits left that could not be folded.
@@ -42,32 +57,65 @@ def merge(tuned: Tuned, *, partial: bool = False) -> nn.Module:
             f"{len(stuck)} edits cannot be merged (first: {stuck[0]}): nothing in the plain model can take them up; "
             f"use the tuned model as it is, or merge(partial=True) to fold the rest."
         )
+    tuned.memory = "stock"
+    undo(tuned.model, [step for step in tuned._steps if _is_inert(step)])
     steps = [step for step in tuned._steps if isinstance(step, Attach)]
-    kept: list[Any] = [step for step in tuned._steps if isinstance(step, AttachAtPoint)]
+    steps.sort(
+        key=lambda step: -step.path.count(f".{CHILD}.")
+    )  # an edit on another edit's layer goes with it
+    kept: list[Any] = [step for step in tuned._steps if isinstance(step, AttachAtPoint) and not step.inert]
     with torch.no_grad():
         for step in steps:
             module = tuned.model.get_submodule(step.path)
             if all(edit.can_fold(module) for edit in _up_to(module, step)):
+                split_bias.gather(tuned.model, step.path)
                 step.edit.fold(module, layer_of(module, step.edit))
                 detach(module, step.edit)
+                split_bias.leave(tuned.model, step.path)
             else:
-                kept.append(step)
+                kept.append(_moved(tuned, step))
+                split_bias.put_back(tuned.model, step.path)
+    release(tuned.model, tuned._held)
+    tuned._held = tuned._statistics = ()
     tuned._steps, tuned.policies = tuple(kept), ()
     tuned.model.requires_grad_(True)
     return tuned.model
+
+
+def _moved(tuned: Tuned, step: Attach) -> Attach:
+    """Move an edit that cannot be folded to where it costs less, if it knows such a place and that is free."""
+    destination = step.edit.destination(tuned.anatomy, step.role)
+    if destination is None:
+        return step
+    path, edit = destination
+    source, target = tuned.model.get_submodule(step.path), tuned.model.get_submodule(path)
+    alone = parts_of(source)[1] == (step.edit,)
+    if not alone or any(other.key == edit.key for other in parts_of(target)[1]):
+        return step
+    layer = layer_of(source, step.edit)
+    detach(source, step.edit)
+    attach(target, edit, layer)
+    return replace(step, path=path, edit=edit)
 
 
 def unfoldable(tuned: Tuned) -> list[str]:
     """`role (edit)` of every edit that cannot be folded, with the reason where the edit knows one."""
     stuck = []
     for step in tuned._steps:
+        if _is_inert(step):
+            continue
         if isinstance(step, AttachAtPoint):
             stuck.append(f"{step.role} ({step.key})")
         elif isinstance(step, Attach):
             module = tuned.model.get_submodule(step.path)
             if not all(edit.can_fold(module) for edit in _up_to(module, step)):
-                stuck.append(f"{step.role} ({step.key})")
+                roles = [role for role, _ in step.parts] or [step.role]  # as `Tuned.costs` names them
+                stuck += [f"{role} ({step.key})" for role in roles]
     return stuck
+
+
+def _is_inert(step: Step) -> bool:
+    return isinstance(step, AttachAtPoint) and step.inert
 
 
 def _up_to(module: nn.Module, step: Attach) -> list[Any]:
@@ -106,7 +154,7 @@ def write_merged(tuned: Tuned, path: str | Path) -> BackboneSource:
         expected = logits(model, image)
     merge(tuned)
     new_biases = {path for path in was_without_bias if _bias(model, path) is not None}
-    source = _with_bias_slots(model, source, new_biases)
+    source = with_bias_slots(tuned.anatomy, source, new_biases)
     plain = rebuild(source, classes, pretrained=False)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     plain.load_state_dict(state, strict=True)
@@ -133,32 +181,3 @@ def write_merged(tuned: Tuned, path: str | Path) -> BackboneSource:
 
 def _bias(model: nn.Module, path: str) -> nn.Parameter | None:
     return model.get_submodule(path)._parameters.get("bias")
-
-
-def _with_bias_slots(model: nn.Module, source: BackboneSource, new_biases: set[str]) -> BackboneSource:
-    """Give biases that folding made a place in the plain architecture.
-
-    timm's ViT has a switch for the bias of qkv. Its patch embedding has none with pre-norm (CLIP); there a shift of
-    all patch tokens is the same as a shift of the position embedding's patch rows.
-    """
-    if not new_biases:
-        return source
-    kwargs = dict(source.kwargs)
-    if "patch_embed.proj" in new_biases and getattr(model, "pos_embed", None) is not None:
-        conv, first = model.get_submodule("patch_embed.proj"), _first_patch_row(model)
-        with torch.no_grad():
-            model.pos_embed[:, first:] += conv.bias  # type: ignore[index, operator]
-        conv.register_parameter("bias", None)
-        new_biases = new_biases - {"patch_embed.proj"}
-    if any(path.endswith(".qkv") for path in new_biases):
-        kwargs["qkv_bias"] = True
-        new_biases = {path for path in new_biases if not path.endswith(".qkv")}
-    if new_biases:
-        raise SurgeryError(
-            f"the plain architecture has no bias at '{sorted(new_biases)[0]}' to take up the shift of the edit there."
-        )
-    return BackboneSource(source.library, source.name, kwargs, source.weights)
-
-
-def _first_patch_row(model: Any) -> int:
-    return 0 if model.no_embed_class else model.num_prefix_tokens

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vitune import __version__
-from vitune.adapters import _files
+from vitune.adapters import _files, low_bit
 from vitune.adapters._identity import frozen_hash
 from vitune.backbones import describe_source
 from vitune.errors import AdapterError
@@ -24,6 +24,7 @@ def save(
     class_names: Sequence[str] | None = None,
     preprocessing: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    store_bits: int | None = None,
 ) -> Path:
     """Write `adapter_config.json` and `adapter_model.safetensors`, then read them back and compare.
 
@@ -33,18 +34,26 @@ def save(
         class_names: Names of the classes in the order of the logits; what `tuned` knows if not given.
         preprocessing: timm data configuration; what `tuned` knows if not given.
         extra: Further JSON values to keep with it.
+        store_bits: Round the matrices of new layers to 1, 2, 4 or 8 bits in the file, whatever method they are of;
+            32 stores them in full. If not given, as they came: in full, or as they were loaded or rounded.
 
     Returns:
         The directory.
 
     Raises:
         AdapterError: If the class names do not fit the head, or the files cannot be written.
+        ConfigError: If `store_bits` is out of range, or there is nothing to round.
     """
     names = tuple(class_names) if class_names is not None else tuned.class_names
     classes = num_classes(tuned)
     if names is not None and classes is not None and len(names) != classes:
         raise AdapterError(f"{len(names)} class names are given for a head of {classes} classes.")
-    tensors: dict[str, Tensor] = {tuned.anatomy.role_of(n): t for n, t in tuned.state().items()}
+    stored, stored_bits = low_bit.split(tuned, store_bits)
+    state = {name: tensor for name, tensor in tuned.state().items() if name not in stored}
+    for method in tuned.methods:
+        state = method.stored(tuned, state)
+    tensors: dict[str, Tensor] = {tuned.anatomy.role_of(name): tensor for name, tensor in state.items()}
+    tensors |= low_bit.blob(tuned, stored)
     policies = []
     for i, policy in enumerate(tuned.policies):
         state = policy.state_dict()
@@ -60,6 +69,7 @@ def save(
         "class_names": None if names is None else list(names),
         "preprocessing": dict(preprocessing) if preprocessing is not None else tuned.preprocessing,
         "policies": policies,
+        "store_bits": stored_bits,
         "versions": {"vitune": __version__, **{name: version(name) for name in ("torch", "timm")}},
         "extra": dict(extra or {}),
     }
