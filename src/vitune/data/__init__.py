@@ -1,4 +1,4 @@
-"""Reading data: image folders, VTAB-1k lists, tables and Hugging Face Parquet, as seeded torch pipelines.
+"""Reading data: image folders, lists, tables, Parquet, Hugging Face and WebDataset, as seeded torch pipelines.
 
 Start with `open_source`. The names below are imported when first used, so that listing a data set loads
 neither torchvision nor timm.

@@ -13,7 +13,7 @@ from PIL import Image
 from vitune.data.images import image_size, read_image
 from vitune.errors import DataError
 
-Kind = Literal["folder", "vtab", "table", "hf-parquet"]
+Kind = Literal["folder", "vtab", "table", "hf-parquet", "few-shot", "hf-datasets", "webdataset"]
 
 
 class ImageStore(Protocol):
@@ -134,7 +134,7 @@ class Layout:
 
     Args:
         kind: Which reader read it.
-        path: What the user named.
+        path: What the user named; for an object, the name of its class.
         listings: By split: "train", "val", "test"; or the single key "all" where the data are not split.
         declared: Class names in the order of their labels where the data state them (`classes.txt`,
             ClassLabel).

@@ -6,10 +6,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vitune.data.classes import check_class_names
+from vitune.data.few_shot import (
+    check_shots,
+    is_few_shot_folder,
+    published,
+    read_few_shot_folder,
+    take_shots,
+)
 from vitune.data.folder import has_split_folders, read_class_folders, read_split_folders, visible_folders
+from vitune.data.hf_datasets import is_saved_dataset, read_dataset, read_saved_dataset
 from vitune.data.listing import Layout
 from vitune.data.parquet import parquet_shards, read_parquet
 from vitune.data.samples import Samples
@@ -17,6 +25,7 @@ from vitune.data.source import OnBadImage, Source
 from vitune.data.stratified import check_val_fraction, hold_out
 from vitune.data.table import CSV_SUFFIXES, read_csv
 from vitune.data.vtab import is_vtab_folder, read_vtab_folder
+from vitune.data.webdataset import is_packed_tar, read_webdataset, tar_shards
 from vitune.errors import ConfigError, DataError, did_you_mean
 
 TrainSplit = Literal["train", "train800", "train800val200"]
@@ -24,7 +33,7 @@ TRAIN_SPLITS = ("train", "train800", "train800val200")
 
 
 def open_source(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Any,
     *,
     train_split: TrainSplit = "train",
     val_fraction: float = 0.2,
@@ -32,13 +41,19 @@ def open_source(
     image_column: str | None = None,
     label_column: str | None = None,
     on_bad_image: OnBadImage = "error",
+    shots: int | None = None,
+    shot_seed: int = 0,
 ) -> Source:
     """Open a data set to train on.
 
     What is read, by what lies at `path`:
 
     - VTAB-1k lists (`train800.txt`, `val200.txt`, `train800val200.txt`, `test.txt`, optional `classes.txt`);
+    - few-shot lists (`annotations/train_meta.list.num_shot_K.seed_S` and others, see `vitune.data.few_shot`);
     - Parquet with encoded images, as Hugging Face `datasets` writes it: one file, or a folder of shards whose
+      names start with their split;
+    - a map-style data set of Hugging Face `datasets`: a folder that `save_to_disk` wrote, or the object itself;
+    - WebDataset shards, plain tars of `KEY.jpg` and `KEY.cls` or `KEY.json`: one file, or a folder of shards whose
       names start with their split;
     - a CSV, TSV or Parquet table of image paths and labels, with an optional column `split`;
     - `train/`, optional `val/` (or `valid/`, `validation/`) and `test/` folders of class folders;
@@ -47,26 +62,33 @@ def open_source(
     Where no validation split is given, one is held out from the training images by a seeded stratified rule.
 
     Args:
-        path: Folder or file.
+        path: Folder or file, or a `datasets.Dataset` or `DatasetDict`.
         train_split: "train": what the data call so (`train800` for VTAB-1k lists). "train800" and
             "train800val200" are for VTAB-1k lists; with the latter there is no validation split.
         val_fraction: Share of each class to hold out where no validation split is given; 0 holds out nothing.
         seed: Seed of that choice.
-        image_column: Column of a table's paths or encoded images; None tries the usual names.
-        label_column: Column of a table's labels; None tries the usual names.
+        image_column: Column of a table's paths or encoded images, or extension of a shard's images; None tries the
+            usual names.
+        label_column: Column of a table's labels, or of a shard's their extension or JSON field; None tries the usual
+            names.
         on_bad_image: "error": a broken image is an error when it is read. "skip": broken images are found by
             decoding all of train and val now, left out and recorded; those of test when it is opened.
+        shots: Train on so many images of each class; drawn before validation images are held out, or read from
+            few-shot lists where the data have them.
+        shot_seed: Seed of the draw, or of the list.
 
     Raises:
         ConfigError: If a setting is unknown, out of range or does not apply to this kind of data.
         DataError: If the data cannot be used; the message names the file, folder, line or class.
     """
-    layout = _training_layout(Path(path), train_split, val_fraction, seed, image_column, label_column)
+    layout = _training_layout(
+        path, train_split, val_fraction, seed, image_column, label_column, shots, shot_seed
+    )
     return Source(layout, on_bad_image=on_bad_image)
 
 
 def open_samples(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Any,
     class_names: Sequence[str],
     split: Literal["train", "val", "test"] = "test",
     *,
@@ -76,6 +98,8 @@ def open_samples(
     image_column: str | None = None,
     label_column: str | None = None,
     on_bad_image: OnBadImage = "error",
+    shots: int | None = None,
+    shot_seed: int = 0,
 ) -> Samples:
     """Open one split to evaluate a trained model on, with the labels of that model's class map.
 
@@ -93,6 +117,8 @@ def open_samples(
         image_column: As for `open_source`.
         label_column: As for `open_source`.
         on_bad_image: "error" as for `open_source`; with "skip", `Samples.skipped` names what was left out.
+        shots: As for `open_source`.
+        shot_seed: As for `open_source`.
 
     Raises:
         ConfigError: If a setting is unknown, out of range or does not apply to this kind of data.
@@ -102,14 +128,16 @@ def open_samples(
         raise ConfigError(f"there is no split '{split}'; use 'train', 'val' or 'test'.")
     check_class_names(class_names, "the given class map")
     if split == "test":
-        layout = _read(Path(path), train_split, image_column, label_column)
+        layout = _read(path, train_split, image_column, label_column)
         listing = layout.listings.get("all") or layout.listings.get("test")
     else:
-        layout = _training_layout(Path(path), train_split, val_fraction, seed, image_column, label_column)
+        layout = _training_layout(
+            path, train_split, val_fraction, seed, image_column, label_column, shots, shot_seed
+        )
         listing = layout.listings.get(split)
     if listing is None:
         raise DataError(
-            f"'{path}' has no labelled {split} split; its splits are {', '.join(layout.listings)}."
+            f"'{layout.path}' has no labelled {split} split; its splits are {', '.join(layout.listings)}."
         )
     source = Source(
         replace(layout, listings={split: listing}), on_bad_image=on_bad_image, class_names=class_names
@@ -120,34 +148,59 @@ def open_samples(
 
 
 def _training_layout(
-    path: Path,
+    path: Any,
     train_split: str,
     val_fraction: float,
     seed: int,
     image_column: str | None,
     label_column: str | None,
+    shots: int | None,
+    shot_seed: int,
 ) -> Layout:
     check_val_fraction(val_fraction)
-    layout = _read(path, train_split, image_column, label_column)
+    check_shots(shots, shot_seed)
+    layout = _read(path, train_split, image_column, label_column, shots, shot_seed)
+    if layout.kind == "few-shot" and shots is None:
+        there = sorted({count for count, _ in published(layout.path)})
+        raise ConfigError(
+            f"'{layout.path}' has few-shot lists; say how many shots: {', '.join(map(str, there))}."
+        )
     if "all" in layout.listings:
         layout = replace(layout, listings={"train": layout.listings["all"]})
     if "train" not in layout.listings:
         there = ", ".join(layout.listings)
         raise DataError(
-            f"'{path}' has no training split, only {there}; add it, or evaluate on these data instead."
+            f"'{layout.path}' has no training split, only {there}; add it, or evaluate on these data instead."
         )
+    if shots is not None and layout.kind != "few-shot":
+        layout = take_shots(layout, shots, shot_seed)
     if "val" in layout.listings or train_split == "train800val200":
         return layout
     return hold_out(layout, val_fraction, seed)
 
 
-def _read(path: Path, train_split: str, image_column: str | None, label_column: str | None) -> Layout:
+def _read(
+    data: Any,
+    train_split: str,
+    image_column: str | None,
+    label_column: str | None,
+    shots: int | None = None,
+    shot_seed: int = 0,
+) -> Layout:
     if train_split not in TRAIN_SPLITS:
         raise ConfigError(f"train_split is '{train_split}'. {did_you_mean(str(train_split), TRAIN_SPLITS)}")
+    if not isinstance(data, (str, os.PathLike)):
+        if train_split != "train":
+            raise ConfigError(
+                f"train_split is '{train_split}', but a data set object has no VTAB-1k lists; use 'train'."
+            )
+        return read_dataset(data, image_column, label_column)
+    path = Path(data)
     if not path.exists():
         raise DataError(f"the data '{path}' do not exist; give a folder of images, a list folder or a table.")
     shards = _parquet_files(path)
-    is_table = bool(shards) or path.suffix.lower() in CSV_SUFFIXES
+    saved, tars = is_saved_dataset(path), tar_shards(path)
+    is_table = bool(shards or tars) or saved or path.suffix.lower() in CSV_SUFFIXES
     for option, column in (("image_column", image_column), ("label_column", label_column)):
         if column is not None and not is_table:
             raise ConfigError(f"{option} is '{column}', but '{path}' is not a table; leave it out.")
@@ -155,12 +208,22 @@ def _read(path: Path, train_split: str, image_column: str | None, label_column: 
         return read_vtab_folder(path, "train800" if train_split == "train" else train_split)
     if train_split != "train":
         raise ConfigError(f"train_split is '{train_split}', but '{path}' has no VTAB-1k lists; use 'train'.")
+    if path.is_dir() and is_few_shot_folder(path):
+        return read_few_shot_folder(path, shots, shot_seed)
+    if saved:
+        return read_saved_dataset(path, image_column, label_column)
     if shards:
         return read_parquet(path, shards, image_column, label_column)
+    if tars:
+        return read_webdataset(path, tars, image_column, label_column)
     if is_table:
         return read_csv(path, image_column, label_column)
+    if is_packed_tar(path):
+        raise DataError(
+            f"'{path}' is compressed, so its images cannot be read by position; unpack it to a plain .tar."
+        )
     if not path.is_dir():
-        known = ", ".join([*CSV_SUFFIXES, ".parquet"])
+        known = ", ".join([*CSV_SUFFIXES, ".parquet", ".tar"])
         raise DataError(f"'{path}' is no kind of data that can be read; give a folder, or a file of {known}.")
     return _read_folder(path)
 

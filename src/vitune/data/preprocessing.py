@@ -110,7 +110,8 @@ def _timm_settings(model: nn.Module) -> dict[str, Any]:
     settings = resolve_model_data_config(model)
     # A model built with img_size=... keeps the size of its pre-training in `pretrained_cfg`; its patch grid
     # knows.
-    built_for = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    patches = getattr(model, "patch_embed", getattr(model, "stem", None))
+    built_for = getattr(patches, "img_size", None)
     if built_for is not None:
         settings["input_size"] = (3, *built_for)
     return {field.name: settings[field.name] for field in fields(Preprocessing)}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-AugmentName = Literal["none", "light", "strong"]
+AugmentName = Literal["none", "light", "strong", "crop", "erase", "rand"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,8 @@ class AugmentConfig:
     Args:
         random_crop: Crop a random part of random size and shape; otherwise the whole image is squashed to
             size.
+        crop_pct: With `random_crop`, crop a square of one size instead, at a random place: the resized image's shorter
+            side times this.
         scale: Least and greatest share of the area that a crop keeps.
         ratio: Least and greatest width over height of a crop.
         flip: Probability of a left-right flip.
@@ -32,6 +34,7 @@ class AugmentConfig:
     """
 
     random_crop: bool = True
+    crop_pct: float | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip: float = 0.5
@@ -45,6 +48,8 @@ class AugmentConfig:
                 bounds = "0 < low <= high" + (" <= 1" if name == "scale" else "")
                 raise ConfigError(f"augment: {name} must be (low, high) with {bounds}, not {value}.")
             object.__setattr__(self, name, tuple(value))  # JSON gives lists
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"augment: crop_pct must be above 0 and at most 1, not {self.crop_pct}.")
         for name in ("flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
@@ -57,7 +62,9 @@ class AugmentConfig:
 
         Args:
             name: "none": resize to the exact square, as VTAB-1k trains. "light": random resized crop and
-                flip. "strong": beside that RandAugment of magnitude 9 and random erasing.
+                flip. "erase": beside that random erasing. "strong": beside that RandAugment of magnitude 9.
+                "crop": resize the shorter side to 256 for a size of 224, crop at random and flip, as VPT trains on
+                FGVC. "rand": resize to the exact square, RandAugment of magnitude 9 and flip, as SCT trains on VTAB-1k.
 
         Raises:
             ConfigError: If the name is unknown.
@@ -67,10 +74,14 @@ class AugmentConfig:
         return _PRESETS[name]
 
 
+_RAND = "rand-m9-mstd0.5-inc1"
 _PRESETS = {
     "none": AugmentConfig(random_crop=False, flip=0.0),
     "light": AugmentConfig(),
-    "strong": AugmentConfig(auto_augment="rand-m9-mstd0.5-inc1", erase=0.25),
+    "strong": AugmentConfig(auto_augment=_RAND, erase=0.25),
+    "crop": AugmentConfig(crop_pct=0.875),
+    "erase": AugmentConfig(erase=0.25),
+    "rand": AugmentConfig(random_crop=False, auto_augment=_RAND),
 }
 
 
@@ -124,14 +135,25 @@ def build_transform(
             f"augment: timm knows no policy '{config.auto_augment}' (auto_augment); "
             f"write one such as 'rand-m9-mstd0.5-inc1', 'augmix-m3-w3' or 'original'."
         ) from error
-    first = crop_and_flip if config.random_crop else _squash_and_flip(preprocessing, config.flip)
-    return Compose([first, policy, to_tensor])
+    any_size = config.random_crop and config.crop_pct is None
+    return Compose(
+        [crop_and_flip if any_size else _resize_and_flip(preprocessing, config), policy, to_tensor]
+    )
 
 
-def _squash_and_flip(preprocessing: Preprocessing, flip: float) -> Callable[[Image.Image], Image.Image]:
-    from timm.data.transforms import str_to_interp_mode
-    from torchvision.transforms import Compose, RandomHorizontalFlip, Resize
+def _resize_and_flip(
+    preprocessing: Preprocessing, config: AugmentConfig
+) -> Callable[[Image.Image], Image.Image]:
+    """Squash to size, or crop of one size at a random place; then flip."""
+    from timm.data.transforms import ResizeKeepRatio, str_to_interp_mode
+    from torchvision.transforms import Compose, RandomCrop, RandomHorizontalFlip, Resize
 
+    size = preprocessing.input_size[1:]
     interpolation: Any = str_to_interp_mode(preprocessing.interpolation)
-    resize = Resize(preprocessing.input_size[1:], interpolation=interpolation)
-    return Compose([resize, RandomHorizontalFlip(flip)] if flip else [resize])
+    steps: list[Any]
+    if config.random_crop and config.crop_pct is not None:
+        larger = tuple(math.ceil(side / config.crop_pct) for side in size)
+        steps = [ResizeKeepRatio(larger, interpolation=preprocessing.interpolation), RandomCrop(size)]
+    else:
+        steps = [Resize(size, interpolation=interpolation)]
+    return Compose([*steps, RandomHorizontalFlip(config.flip)] if config.flip else steps)

@@ -35,15 +35,24 @@ def read_vtab_folder(folder: Path, train_split: str) -> Layout:
     files = dict(LISTS[train_split])
     if (folder / _TEST).is_file():
         files["test"] = _TEST
-    listings = {split: _read_list(folder, name, declared) for split, name in files.items()}
+    listings = {split: read_list(folder / name, folder, declared) for split, name in files.items()}
     return Layout("vtab", folder, listings, declared, {"rule": "lists", "lists": files})
 
 
-def _read_list(folder: Path, list_name: str, declared: tuple[str, ...] | None) -> Listing:
-    path = folder / list_name
+def read_list(path: Path, root: Path, declared: tuple[str, ...] | None) -> Listing:
+    """Read a list of lines `PATH LABEL`, split at the last space.
+
+    Args:
+        path: The list.
+        root: What its paths are relative to.
+        declared: Class names in the order of labels, where the data state them.
+
+    Raises:
+        DataError: As `read_vtab_folder`.
+    """
     if not path.is_file():
-        there = ", ".join(sorted(found.name for found in folder.glob("*.txt")))
-        raise DataError(f"'{folder}' has no '{list_name}'; the lists there are: {there}.")
+        there = ", ".join(sorted(found.name for found in path.parent.glob("*.txt")))
+        raise DataError(f"'{path.parent}' has no '{path.name}'; the lists there are: {there}.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -59,7 +68,7 @@ def _read_list(folder: Path, list_name: str, declared: tuple[str, ...] | None) -
             lines.append(line)
     if not names:
         raise DataError(f"'{path}' lists no image; write lines such as 'images/000000.jpg 0'.")
-    images = FileImages(folder, names, listed_in=f"'{path}'", lines=lines)
+    images = FileImages(root, names, listed_in=f"'{path}'", lines=lines)
     images.check_files()
     return Listing.all_of(images, classes)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from vitune.measure.intervals import MeanInterval, mean_interval, wilson
+from vitune.measure.intervals import MeanInterval, mean_interval, paired_interval, wilson
 from vitune.measure.machine import machine, versions
 
 if TYPE_CHECKING:
     from vitune.measure.activations import SavedActivations, SavedTensor, saved_activation_bytes
     from vitune.measure.flops import FlopCount, count_flops, count_model_flops
     from vitune.measure.live import LiveBytes, live_bytes
-    from vitune.measure.memory import MemoryForecast, forecast_memory
+    from vitune.measure.memory import MemoryForecast, forecast_memory, forecast_peak
     from vitune.measure.parameters import GroupCount, ParameterCount, count_parameters
     from vitune.measure.peak import PeakMemory, peak_memory
     from vitune.measure.timing import Ratio, Timing, compare_seconds
@@ -33,6 +33,7 @@ _FILE_OF = {
     "live_bytes": "live",
     "MemoryForecast": "memory",
     "forecast_memory": "memory",
+    "forecast_peak": "memory",
     "GroupCount": "parameters",
     "ParameterCount": "parameters",
     "count_parameters": "parameters",
@@ -61,9 +62,11 @@ __all__ = [
     "count_model_flops",
     "count_parameters",
     "forecast_memory",
+    "forecast_peak",
     "live_bytes",
     "machine",
     "mean_interval",
+    "paired_interval",
     "peak_memory",
     "saved_activation_bytes",
     "versions",

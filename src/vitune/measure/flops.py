@@ -55,6 +55,18 @@ class FlopCount:
         return self.forward + self.backward
 
 
+class _NoModules:
+    """In place of torch's tracker of modules, whose hooks refuse a gradient that is taken within a backward pass."""
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        """Nothing to watch."""
+
+    def __exit__(self, *exception: object) -> None:
+        """Nothing was watched."""
+
+
 def count_flops(fn: Callable[[], Any], *, convention: Convention = "2xMAC") -> int:
     """Count the operations of one call, its backward included if the function runs one.
 
@@ -68,6 +80,7 @@ def count_flops(fn: Callable[[], Any], *, convention: Convention = "2xMAC") -> i
     if convention not in get_args(Convention):
         raise ConfigError(f"count_flops: unknown convention '{convention}'; use '2xMAC' or 'MAC'.")
     counter = FlopCounterMode(display=False, custom_mapping=dict(_IN_PLACE))
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
     with counter:
         fn()
     flops = counter.get_total_flops()

@@ -51,6 +51,33 @@ def wilson(correct: int, n: int, level: float = 0.95) -> tuple[float, float]:
     return low, high
 
 
+def paired_interval(only_first: int, only_second: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of the difference of two accuracies on the same images (Bonett and Price 2012, adjusted Wald).
+
+    Args:
+        only_first: Images that only the first of the two got right.
+        only_second: Images that only the second got right.
+        n: All images.
+        level: Confidence, between 0 and 1.
+
+    Returns:
+        The ends of the interval of (first - second).
+
+    Raises:
+        ConfigError: If the counts or the level are out of range.
+    """
+    _check_level(level)
+    if n < 1 or only_first < 0 or only_second < 0 or only_first + only_second > n:
+        raise ConfigError(
+            "paired_interval: needs counts of at least 0 that together are no more than n >= 1, got "
+            f"only_first={only_first}, only_second={only_second}, n={n}."
+        )
+    first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    z = statistics.NormalDist().inv_cdf(0.5 + level / 2)
+    half = z * math.sqrt((first + second - (first - second) ** 2) / (n + 2))
+    return max(-1.0, first - second - half), min(1.0, first - second + half)
+
+
 def mean_interval(values: Sequence[float], level: float = 0.95) -> MeanInterval:
     """The mean of a few runs and its t-interval.
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vitune.errors import ConfigError
 from vitune.measure.activations import saved_activation_bytes
+from vitune.measure.live import live_bytes
 from vitune.measure.outputs import logits_of
 from vitune.measure.parameters import count_parameters
 from vitune.measure.weightless import weightless_copy
@@ -50,6 +51,45 @@ class MemoryForecast:
     def as_dict(self) -> dict[str, int]:
         """The four parts by name, as a result file holds them."""
         return asdict(self)
+
+
+def forecast_peak(
+    model: nn.Module,
+    batch_shape: Sequence[int],
+    *,
+    optimizer: Optimizer = "adamw",
+    precision: Precision = "fp32",
+    device: str | torch.device | None = None,
+) -> int:
+    """Forecast the most memory that a training step holds at any moment, in bytes.
+
+    Weights, optimizer state and, counted operation by operation on a weightless copy, the most that is alive within a
+    forward and backward: activations, temporaries and gradients. What the framework itself takes comes on top.
+
+    Args:
+        model: As in `forecast_memory`, and the others too.
+        batch_shape: Images, channels, height, width of one micro-batch.
+        optimizer: `adamw` or `sgd`.
+        precision: `fp32`, or `bf16` / `fp16` for autocast.
+        device: Where training will run, if not where the model is now.
+
+    Raises:
+        UnsupportedBackboneError: If the model computes with values of tensors.
+    """
+    parameters = count_parameters(model)
+    with weightless_copy(model, device=device) as twin:
+        place = next(twin.parameters()).device
+
+        def forward_loss(trained: nn.Module) -> Tensor:
+            images = torch.zeros(*batch_shape, device=place)
+            targets = torch.zeros(batch_shape[0], dtype=torch.long, device=place)
+            with torch.autocast(place.type, _AUTOCAST[precision]) if precision != "fp32" else nullcontext():
+                logits = logits_of(trained(images))
+            return F.cross_entropy(logits.float(), targets)
+
+        step = live_bytes(twin.train(), forward_loss).peak
+    state = _STATES[optimizer] * parameters.trained_bytes
+    return parameters.bytes + parameters.buffer_bytes + state + step
 
 
 def forecast_memory(

@@ -83,7 +83,7 @@ def test_strong_also_erases_and_distorts():
     assert 2 < sum(outside) < 25
 
 
-@pytest.mark.parametrize("augment", ["none", "light", "strong"])
+@pytest.mark.parametrize("augment", ["none", "light", "strong", "crop", "erase", "rand"])
 def test_transforms_pickle_and_take_a_single_pixel(augment):
     transform = pickle.loads(pickle.dumps(build_transform(PLAIN, train=True, augment=augment)))
     assert transform(Image.new("RGB", (1, 1))).shape == (3, 8, 12)
@@ -98,9 +98,25 @@ def test_settings_of_ones_own():
     assert torch.equal(apply(build_transform(PLAIN, train=True, augment=whole)), square)
 
 
+def test_a_crop_of_one_size_is_a_window_of_the_resized_image():
+    # At a share of half, the image covers 16 x 24 pixels; its own shape makes that 16 x 32.
+    resized = np.asarray(picture().resize((32, 16), Image.Resampling.BICUBIC))
+    windows = (torch.tensor(resized).permute(2, 0, 1) / 255).unfold(1, 8, 1).unfold(2, 12, 1)
+    crop = build_transform(PLAIN, train=True, augment=AugmentConfig(crop_pct=0.5, flip=0.0))
+    places = set()
+    for seed in range(5):
+        found = apply(crop, seed)
+        apart = (windows - found[:, None, None]).abs().amax((0, 3, 4))  # places down, places across
+        assert apart.min() < 1e-6
+        places.add(int(apart.argmin()))
+    assert len(places) > 2
+
+
 def test_presets_and_json_lists():
     assert AugmentConfig.preset("light") == AugmentConfig()
     assert AugmentConfig.preset("strong").auto_augment == "rand-m9-mstd0.5-inc1"
+    assert AugmentConfig.preset("erase") == AugmentConfig(erase=0.25)
+    assert not AugmentConfig.preset("rand").random_crop
     config = AugmentConfig(**(asdict(AugmentConfig.preset("strong")) | {"scale": [0.08, 1.0]}))
     assert config == AugmentConfig.preset("strong")
 
@@ -112,6 +128,7 @@ def test_presets_and_json_lists():
         ({"scale": (0.5, 2)}, "augment: scale must be"),
         ({"scale": 0.5}, "augment: scale must be"),
         ({"ratio": (2, 1)}, r"augment: ratio must be \(low, high\) with 0 < low <= high, not \(2, 1\)"),
+        ({"crop_pct": 0.0}, r"augment: crop_pct must be above 0 and at most 1, not 0\.0"),
         ({"flip": 1.5}, r"augment: flip must be a probability in 0\.\.1, not 1\.5"),
         ({"erase": float("nan")}, "augment: erase must be a probability"),
     ],

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vitune.errors import ConfigError
-from vitune.measure import mean_interval, wilson
+from vitune.measure import mean_interval, paired_interval, wilson
 from vitune.measure.intervals import t_quantile
 
 
@@ -62,3 +64,23 @@ def test_bad_arguments():
         wilson(1, 2, level=95)
     with pytest.raises(ConfigError, match=r"degrees >= 1, got 0\.9 and 0"):
         t_quantile(0.9, 0)
+
+
+def test_paired_interval_by_hand():
+    # (6 - 2) / 52 of 50 images and their standard error, Bonett and Price 2012.
+    low, high = paired_interval(5, 1, 50)
+    half = 1.959963984540054 * math.sqrt((6 / 52 + 2 / 52 - (4 / 52) ** 2) / 52)
+    assert (low, high) == pytest.approx((4 / 52 - half, 4 / 52 + half))
+    assert paired_interval(1, 5, 50) == pytest.approx((-high, -low))
+
+
+def test_paired_interval_of_many_clear_wins_excludes_zero():
+    assert paired_interval(40, 5, 1000)[0] > 0
+    low, high = paired_interval(20, 20, 1000)
+    assert low < 0 < high
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 0, 5), (3, 3, 5)])
+def test_paired_interval_of_impossible_counts(counts: tuple[int, int, int]):
+    with pytest.raises(ConfigError, match="paired_interval: needs counts of at least 0"):
+        paired_interval(*counts)
