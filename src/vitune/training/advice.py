@@ -13,7 +13,7 @@ _DEFAULT = TrainConfig()
 
 
 def learning_rate(config: TrainConfig, methods: Sequence[Any]) -> float:
-    """The peak learning rate: that of the settings, or else the smallest default of the methods.
+    """The peak learning rate: that of the settings, or else the smallest default of the methods that train something.
 
     Args:
         config: Settings of the run.
@@ -21,7 +21,8 @@ def learning_rate(config: TrainConfig, methods: Sequence[Any]) -> float:
     """
     if config.lr is not None:
         return config.lr
-    return min((getattr(method, "default_lr", FALLBACK_LR) for method in methods), default=FALLBACK_LR)
+    training = [method for method in methods if not getattr(method, "acts_on_others", False)] or methods
+    return min((getattr(method, "default_lr", FALLBACK_LR) for method in training), default=FALLBACK_LR)
 
 
 def settings_without_effect(config: TrainConfig, *, has_validation: bool) -> list[str]:
@@ -42,7 +43,14 @@ def settings_without_effect(config: TrainConfig, *, has_validation: bool) -> lis
     else:
         idle("betas", "sgd has momentum in its place")
     if config.schedule == "constant":
-        idle("min_lr", "the schedule is constant")
+        for name in ("min_lr", "cosine_from", "cooldown_epochs"):
+            idle(name, "the schedule is constant")
+    if config.warmup_epochs == 0:
+        idle("warmup_lr", "there is no warm-up")
+    if config.weight_decay == 0:
+        idle("decay_vectors", "weight_decay is 0")
+    if config.layer_decay is not None:
+        idle("decay_vectors", "with layer_decay only matrices decay")
     if not has_validation:
         for name in ("early_stop", "eval_every"):
             idle(name, "there are no validation images")

@@ -44,25 +44,40 @@ class StepSampler(Sampler[list[Key]]):
         last: The step to end before.
         rank: Number of this process.
         world: Number of processes.
+        drop_last: Leave out the last batch of an epoch where it is not full.
     """
 
     def __init__(
-        self, images: int, batch_size: int, seed: int, first: int, last: int, rank: int = 0, world: int = 1
+        self,
+        images: int,
+        batch_size: int,
+        seed: int,
+        first: int,
+        last: int,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        drop_last: bool = False,
     ) -> None:
         self._images, self._batch_size, self._seed = images, batch_size, seed
         self._first, self._last = first, last
-        self._rank, self._world = rank, world
+        self._rank, self._world, self._drop_last = rank, world, drop_last
 
     def __len__(self) -> int:
         return self._last - self._first
 
     def __iter__(self) -> Iterator[list[Key]]:
-        per_epoch = steps_per_epoch(self._images, self._batch_size)
+        per_epoch = steps_per_epoch(self._images, self._batch_size, drop_last=self._drop_last)
         step = self._first
         while step < self._last:
             epoch, start = divmod(step, per_epoch)
             for batch in EpochSampler(
-                self._images, self._seed, self._batch_size, drop_last=False, epoch=epoch, start_batch=start
+                self._images,
+                self._seed,
+                self._batch_size,
+                drop_last=self._drop_last,
+                epoch=epoch,
+                start_batch=start,
             ):
                 if step == self._last:
                     return
@@ -70,14 +85,15 @@ class StepSampler(Sampler[list[Key]]):
                 step += 1
 
 
-def steps_per_epoch(images: int, batch_size: int) -> int:
+def steps_per_epoch(images: int, batch_size: int, *, drop_last: bool = False) -> int:
     """Steps that use every image once; the last batch may be smaller.
 
     Args:
         images: Training images.
         batch_size: Images per step.
+        drop_last: Whether a smaller last batch is left out.
     """
-    return -(-images // batch_size)
+    return images // batch_size if drop_last else -(-images // batch_size)
 
 
 def own_part(batch: Sequence[T], rank: int, world: int) -> list[T]:

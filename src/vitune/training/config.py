@@ -13,9 +13,14 @@ from vitune.errors import ConfigError, did_you_mean
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Augment = Literal["none", "light", "strong"]
+Augment = Literal[
+    "none", "light", "strong", "crop", "erase", "rand"
+]  # the presets of `vitune.data.AugmentConfig`
+LrEvery = Literal["step", "epoch", "late epoch"]
+CosineFrom = Literal["warmup", "start"]
 Select = Literal["best", "last"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Memory = Literal["auto", "stock", "fast", "lean", "leaner", "leanest"]  # "auto", or one of vitune.lean.LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,22 +32,34 @@ class TrainConfig:
         lr: Peak learning rate; None takes the default of the method.
         batch_size: Images per optimizer step, over all processes together.
         optimizer: "adamw" or "sgd" (with momentum, without Nesterov).
-        weight_decay: Decay of matrices; biases, norms, scales and other vectors never decay.
+        weight_decay: Decay of matrices; biases, norms, scales and other vectors do not decay.
+        decay_vectors: Whether they decay too, as in codes that give every trained tensor to one group.
         momentum: Momentum of SGD.
         betas: Decay rates of AdamW's two averages.
         schedule: "cosine" to `min_lr`, or "constant"; both after the warm-up.
         warmup_epochs: Length of the linear warm-up, in epochs.
+        warmup_lr: Learning rate that the warm-up starts from; none starts at the first of its equal steps, above 0.
         min_lr: Learning rate at the end of the cosine.
+        cosine_from: Where the cosine begins: after the "warmup", or at the "start", the warm-up standing in for its
+            first part.
+        lr_every: What the learning rate is a function of: the "step", the "epoch", or as "late epoch" the epoch
+            before (the first two share one rate), as in codes that set the rate of an epoch after it.
+        cooldown_epochs: The last of the epochs, which run at `min_lr`, the cosine having ended before them.
         layer_decay: Factor on the learning rate from each block to the one before it; None for none.
         clip_norm: Largest norm of the gradient of all parameters together; None for no clipping.
+        drop_last: Whether to leave out the last batch of an epoch where it is not full.
         accumulate: Parts into which a batch is cut to save memory; the step is the same up to rounding.
         precision: "auto" is bf16 on a GPU that has it and fp32 elsewhere.
-        grad_checkpointing: Recompute blocks in the backward pass to save memory.
+        memory: What is kept for the backward pass and what is computed again, from "stock" through "fast", "lean" and
+            "leaner" to "leanest"; gradients are the same. "auto" is "fast" where a step keeps much. See `vitune.lean`.
+        fit_memory: A size such as "4GB": take the fastest level, and as few parts of a batch, that fit by forecast.
         drop_path: Rate of stochastic depth, given to the backbone when it is made.
         label_smoothing: Share of the target spread over all classes.
         mixup: Alpha of mixup; 0 is off.
         cutmix: Alpha of cutmix; 0 is off.
-        augment: "none" (resize alone), "light" (random resized crop and flip) or "strong" (RandAugment too).
+        augment: "none" (resize alone), "light" (random resized crop and flip), "erase" (light, and random erasing),
+            "strong" (RandAugment too), "crop" (crop of one size at a random place, and flip) or "rand" (RandAugment and
+            flip of the whole image).
         ema: Decay per step of the averaged weights, which are then evaluated and saved; None is off.
         select: "best" keeps the epoch with the best validation accuracy, "last" the last one.
         eval_every: Epochs between two evaluations; the last epoch is always evaluated.
@@ -63,16 +80,23 @@ class TrainConfig:
     batch_size: int = 64
     optimizer: Optimizer = "adamw"
     weight_decay: float = 1e-4
+    decay_vectors: bool = False
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "cosine"
     warmup_epochs: float = 1.0
+    warmup_lr: float | None = None
     min_lr: float = 0.0
+    cosine_from: CosineFrom = "warmup"
+    lr_every: LrEvery = "step"
+    cooldown_epochs: int = 0
     layer_decay: float | None = None
     clip_norm: float | None = None
+    drop_last: bool = False
     accumulate: int = 1
     precision: Precision = "auto"
-    grad_checkpointing: bool = False
+    memory: Memory = "auto"
+    fit_memory: str | None = None
     drop_path: float = 0.0
     label_smoothing: float = 0.0
     mixup: float = 0.0
@@ -115,13 +139,26 @@ class TrainConfig:
         _require("ema", self.ema, self.ema is None or 0 < self.ema < 1, "above 0 and below 1, or none")
         decay = self.layer_decay
         _require("layer_decay", decay, decay is None or 0 < decay <= 1, "above 0 and at most 1, or none")
-        for name in ("workers", "seed"):
+        start = self.warmup_lr
+        _require(
+            "warmup_lr", start, start is None or 0 <= start < math.inf, "a finite number, 0 or more, or none"
+        )
+        for name in ("workers", "seed", "cooldown_epochs"):
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         self._check_together()
 
     def _check_together(self) -> None:
         if self.lr is not None and self.min_lr > self.lr:
             raise ConfigError(f"min_lr {self.min_lr:g} is above lr {self.lr:g}; make it smaller than lr.")
+        if self.lr is not None and self.warmup_lr is not None and self.warmup_lr > self.lr:
+            raise ConfigError(
+                f"warmup_lr {self.warmup_lr:g} is above lr {self.lr:g}; make it smaller than lr."
+            )
+        if self.cooldown_epochs and self.warmup_epochs + self.cooldown_epochs >= self.epochs:
+            raise ConfigError(
+                f"cooldown_epochs {self.cooldown_epochs} and warmup_epochs {self.warmup_epochs:g} leave nothing of "
+                f"{self.epochs} epochs; use less."
+            )
         if self.accumulate > self.batch_size:
             raise ConfigError(
                 f"accumulate {self.accumulate} cuts a batch of {self.batch_size} into parts without images; "
@@ -171,6 +208,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return value
     if value is None and type(None) in options:
         return None
+    if str in options:
+        if isinstance(value, str):
+            return value
+        raise ConfigError(f"The training setting {name} is {value!r}; it must be a text.")
     if name == "betas":
         if isinstance(value, list | tuple) and len(value) == 2 and all(_is_number(beta) for beta in value):
             return (float(value[0]), float(value[1]))

@@ -18,12 +18,14 @@ class FitData:
         validation: Images that choose the epoch, without augmentation; None keeps the last epoch.
         num_classes: Number of classes.
         name_of: Name (a path) of a training image from its index, for messages.
+        unaugmented: The training images as evaluation sees them, for policies that measure; `train` if not given.
     """
 
     train: Dataset[Any]
     validation: Dataset[Any] | None
     num_classes: int
     name_of: Callable[[int], str] = str
+    unaugmented: Dataset[Any] | None = None
 
     @property
     def train_images(self) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from vitune.methods import Run
 from vitune.randomness import derive_seed, seeded
 from vitune.training import moments
 from vitune.training.advice import learning_rate, settings_without_effect
@@ -32,7 +33,6 @@ from vitune.training.log import RunLog
 from vitune.training.meter import Meter
 from vitune.training.modes import train_mode
 from vitune.training.prepare import PreparationBatches
-from vitune.training.recompute import enable_recomputation
 from vitune.training.result import FitResult, Status
 from vitune.training.selection import Selection
 from vitune.training.stage import Stage
@@ -96,13 +96,15 @@ class _Loop:
         self._tuned, self._config, self._accelerator = tuned, config, accelerator
         self._journal, self._interrupt, self._directory = journal, interrupt, directory
         self._lr = learning_rate(config, tuned.methods)
-        self._per_epoch = steps_per_epoch(data.train_images, config.batch_size)
+        self._per_epoch = steps_per_epoch(data.train_images, config.batch_size, drop_last=config.drop_last)
         tuned.model.to(accelerator.device)
-        if config.grad_checkpointing:
-            enable_recomputation(tuned.model)
+        if config.memory != "auto":
+            tuned.memory = config.memory
+        batches = PreparationBatches(data, config, accelerator.device)
+        moments.begin(tuned.policies, Run(config.seed, self._lr, config.epochs * self._per_epoch, batches))
         self._restored = None if checkpoint is None else checkpoint.tensors
         if checkpoint is None:
-            moments.prepare(tuned.policies, PreparationBatches(data, config, accelerator.device))
+            moments.prepare(tuned.policies, batches)
             self._progress = Progress(Selection(config.early_stop), zero_loss(accelerator.device))
         else:
             self._progress = unpack(checkpoint, tuned, config, accelerator)
@@ -176,7 +178,7 @@ class _Loop:
         stage.watch.check()
         mean = self._summed(loss * stage.own_images(step)) / stage.images(step)
         line = {"step": step + 1, "epoch": self._epoch(step), "loss": float(mean), "lr": stage.lr(step)}
-        self._journal.note("step", line)
+        self._journal.note("step", line | moments.log(self._tuned.policies))
 
     def _tell_progress(self, stage: Stage, meter: Meter) -> None:
         step, per_epoch = self._progress.step, self._per_epoch
@@ -187,6 +189,8 @@ class _Loop:
 
     def _end_epoch(self, stage: Stage, meter: Meter) -> None:
         progress, images = self._progress, self._data.train_images
+        if self._config.drop_last:
+            images = self._per_epoch * self._config.batch_size
         stage.watch.check()
         step, epoch = progress.step, self._epoch(progress.step - 1)
         loss = float(self._summed(progress.loss_sum)) / images

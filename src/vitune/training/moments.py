@@ -2,12 +2,14 @@
 
 The order within a run is fixed:
 
+    begin(run)                             once, when the run starts or is resumed
     prepare(batches)                       once, before the first step and before the optimizer is made
     for every stage:
         for every step:
             before_step(step)              may choose what this step trains and computes
-            logits = model(images)
-            loss(logits, targets)          once for every part of an accumulated batch
+            losses(model, images, targets) for every part of an accumulated batch: one loss, or one for each
+                                           pass of a policy that makes passes of its own; each goes
+                                           backward before the next is asked for
             after_backward()               all gradients are there, not clipped yet
             (clip, optimizer step)
             after_step()
@@ -19,13 +21,27 @@ stages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
+from vitune.errors import TrainingError
+
 Criterion = Callable[[Tensor, Tensor], Tensor]
 Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+def begin(policies: Sequence[Any], run: Any) -> None:
+    """Tell policies about the run, when it starts and when it is resumed.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+        run: A `vitune.methods.Run`.
+    """
+    for policy in _having(policies, "begin"):
+        policy.begin(run)
 
 
 def prepare(policies: Sequence[Any], batches: Batches) -> None:
@@ -65,6 +81,61 @@ def loss(policies: Sequence[Any], logits: Tensor, targets: Tensor, criterion: Cr
     return criterion(logits, targets)
 
 
+def passes(policies: Sequence[Any]) -> int:
+    """How many losses `losses` gives for every part of a batch.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+
+    Raises:
+        TrainingError: If several policies make passes of their own.
+    """
+    makers = _making_passes(policies)
+    return makers[0].passes if makers else 1
+
+
+def losses(
+    policies: Sequence[Any],
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    targets: Tensor,
+    criterion: Criterion,
+) -> Generator[Tensor, None, None]:
+    """The losses of one step, whose sum is minimised; send each backward before asking for the next.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+        forward: Gives logits (B, C) of images.
+        images: (B, 3, height, width).
+        targets: Labels (B,) or class probabilities (B, C).
+        criterion: The loss of the task, a mean over the batch.
+
+    Raises:
+        TrainingError: If several policies make passes of their own.
+    """
+
+    def whole(logits: Tensor, targets: Tensor) -> Tensor:
+        return loss(policies, logits, targets, criterion)
+
+    makers = _making_passes(policies)
+    if makers:
+        yield from makers[0].losses(forward, images, targets, whole)
+    else:
+        yield whole(forward(images), targets)
+
+
+def pass_settings(policies: Sequence[Any]) -> list[AbstractContextManager[None]]:
+    """One context per pass of a step; while it is entered, the model is as in that pass. For counting costs.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+    """
+    for policy in _having(policies, "pass_settings"):
+        if policy.passes > 1:  # at most one of them makes several
+            return list(policy.pass_settings())
+    return [nullcontext()]
+
+
 def after_backward(policies: Sequence[Any]) -> None:
     """Let policies read or change the gradients.
 
@@ -98,6 +169,15 @@ def next_stage(policies: Sequence[Any]) -> bool:
     return any(wishes)
 
 
+def log(policies: Sequence[Any]) -> dict[str, Any]:
+    """What policies have to say of the last step.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+    """
+    return {name: value for policy in _having(policies, "log") for name, value in policy.log().items()}
+
+
 def state_dicts(policies: Sequence[Any]) -> list[dict[str, Any]]:
     """What every policy has to remember, empty for one that remembers nothing.
 
@@ -117,6 +197,14 @@ def load_state_dicts(policies: Sequence[Any], states: Sequence[Mapping[str, Any]
     for policy, state in zip(policies, states, strict=True):
         if hasattr(policy, "load_state_dict"):
             policy.load_state_dict(dict(state))
+
+
+def _making_passes(policies: Sequence[Any]) -> list[Any]:
+    makers = [policy for policy in policies if getattr(policy, "passes", 0)]
+    if len(makers) > 1:
+        names = " and ".join(type(policy).__name__ for policy in makers)
+        raise TrainingError(f"{names} both make the passes of a step; use one of their methods.")
+    return makers
 
 
 def _having(policies: Sequence[Any], moment: str) -> list[Any]:

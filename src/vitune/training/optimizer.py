@@ -40,7 +40,7 @@ class _Parameters:
 
 
 def build_optimizer(tuned: Tuned, config: TrainConfig) -> torch.optim.Optimizer:
-    """An optimizer over everything that trains; vectors (biases, norms, scales) do not decay.
+    """An optimizer over everything that trains; vectors (biases, norms, scales) decay only if the settings say so.
 
     Every group has `lr_scale`, the factor on the learning rate that layer decay gives it.
 
@@ -56,7 +56,9 @@ def build_optimizer(tuned: Tuned, config: TrainConfig) -> torch.optim.Optimizer:
         raise TrainingError("Nothing in this model trains; apply a method that trains something, or 'full'.")
     # The model's own exceptions (position table, class token) are honoured where timm knows them.
     exceptions = getattr(tuned.model, "no_weight_decay", set)()
-    if config.layer_decay is None:
+    if config.decay_vectors and config.layer_decay is None:
+        groups: Any = [{"params": list(trainable.values()), "weight_decay": config.weight_decay}]
+    elif config.layer_decay is None:
         groups = param_groups_weight_decay(
             _Parameters(trainable, tuned),  # pyright: ignore[reportArgumentType]
             config.weight_decay,

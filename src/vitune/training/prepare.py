@@ -23,16 +23,29 @@ class PreparationBatches:
         data: Images to train on.
         config: Settings of the run.
         device: Where the batches go.
+        augment: Whether the images are augmented as in training.
     """
 
-    def __init__(self, data: FitData, config: TrainConfig, device: torch.device) -> None:
-        self._data, self._config, self._device = data, config, device
+    def __init__(
+        self, data: FitData, config: TrainConfig, device: torch.device, *, augment: bool = True
+    ) -> None:
+        self._data, self._config, self._device, self._augment = data, config, device, augment
+
+    @property
+    def unaugmented(self) -> PreparationBatches:
+        """The same batches of the images as evaluation sees them."""
+        return PreparationBatches(self._data, self._config, self._device, augment=False)
 
     def __len__(self) -> int:
-        return steps_per_epoch(self._data.train_images, self._config.batch_size)
+        config = self._config
+        return steps_per_epoch(self._data.train_images, config.batch_size, drop_last=config.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         config = self._config
-        keys = StepSampler(self._data.train_images, config.batch_size, config.seed, 0, len(self))
-        for images, labels, _ in make_loader(self._data.train, keys, config.workers):
+        keys = StepSampler(
+            self._data.train_images, config.batch_size, config.seed, 0, len(self), drop_last=config.drop_last
+        )
+        plain = self._data.unaugmented
+        images_of = self._data.train if self._augment or plain is None else plain
+        for images, labels, _ in make_loader(images_of, keys, config.workers):
             yield images.to(self._device), labels.to(self._device)

@@ -47,16 +47,20 @@ class Stage:
         start: int,
     ) -> None:
         self._data, self._config, self._accelerator, self._start = data, config, accelerator, start
-        self._per_epoch = steps_per_epoch(data.train_images, config.batch_size)
+        self._per_epoch = steps_per_epoch(data.train_images, config.batch_size, drop_last=config.drop_last)
         self.end = start + config.epochs * self._per_epoch
         self._parameters = tuned.trainable()
         self._optimizer = build_optimizer(tuned, config)
         self._schedule = LearningRate(
             peak=lr,
             minimum=config.min_lr,
-            steps=self.end - start,
+            steps=self.end - start - config.cooldown_epochs * self._per_epoch,
             warmup_steps=round(config.warmup_epochs * self._per_epoch),
             kind=config.schedule,
+            warmup_from=config.warmup_lr,
+            cosine_from=config.cosine_from,
+            every=1 if config.lr_every == "step" else self._per_epoch,
+            late=config.lr_every == "late epoch",
         )
         self.watch = LossWatch(data.name_of)
         self._stepper = Stepper(
@@ -78,8 +82,16 @@ class Stage:
             workers: Processes that read.
         """
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
+        config = self._config
         keys = StepSampler(
-            self._data.train_images, self._config.batch_size, self._config.seed, step, self.end, rank, world
+            self._data.train_images,
+            config.batch_size,
+            config.seed,
+            step,
+            self.end,
+            rank,
+            world,
+            drop_last=config.drop_last,
         )
         return make_loader(self._data.train, keys, workers, pin=self._accelerator.device.type == "cuda")
 
@@ -97,7 +109,7 @@ class Stage:
         Args:
             step: The step.
         """
-        is_last = step % self._per_epoch == self._per_epoch - 1
+        is_last = not self._config.drop_last and step % self._per_epoch == self._per_epoch - 1
         before = (self._per_epoch - 1) * self._config.batch_size
         return self._data.train_images - before if is_last else self._config.batch_size
 

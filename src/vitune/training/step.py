@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,28 +100,26 @@ class Stepper:
     def _backward(
         self, images: Tensor, targets: Tensor, indices: list[int], step: int, lr: float, weight: float
     ) -> Tensor:
-        """Gradients of the batch, part by part; processes exchange them once, in the last part."""
+        """Gradients of the batch, part by part and pass by pass; processes exchange them once, in the last."""
+        policies = self._tuned.policies
         parts = min(self._config.accumulate, len(images))
-        pieces = list(zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True))
+        passes = moments.passes(policies)
+        backwards = parts * passes
         total = images.new_zeros((), dtype=torch.float32)
-        for i, (inputs, wanted) in enumerate(pieces):
+        for inputs, wanted in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             share = len(inputs) / len(images)
-            if i + 1 < len(pieces):
-                with self._accelerator.no_sync(self._forward):
-                    loss = self._loss(inputs, wanted)
+            losses = moments.losses(policies, self._forward, inputs, wanted, self._criterion)
+            for _ in range(passes):
+                backwards -= 1
+                with self._accelerator.no_sync(self._forward) if backwards else nullcontext():
+                    loss = next(losses)
                     total += loss.detach() * share
+                    if not backwards:
+                        # Before the last backward, so that on a CPU the weights are still those of the step before.
+                        self._watch.add(step, lr, indices, total)
                     self._accelerator.backward(loss * (share * weight))
-                continue
-            loss = self._loss(inputs, wanted)
-            total += loss.detach() * share
-            # Before the last backward, so that on a CPU the weights are still those of the step before.
-            self._watch.add(step, lr, indices, total)
-            self._accelerator.backward(loss * (share * weight))
+            losses.close()
         return total
-
-    def _loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits = self._forward(inputs)
-        return moments.loss(self._tuned.policies, logits, targets, self._criterion)
 
     def _criterion(self, logits: Tensor, targets: Tensor) -> Tensor:
         # Mixed targets are smoothed already.

@@ -12,7 +12,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,16 @@ def interrupted(directory: Path, function: Callable[..., None], *arguments: Any)
     return {**found, "end": describe(directory)}
 
 
+class TwoPasses(vitune.Policy):
+    """The images, then their mirror images at half the weight."""
+
+    passes = 2
+
+    def losses(self, forward: Any, images: Any, targets: Any, criterion: Any) -> Iterator[Any]:
+        yield criterion(forward(images), targets)
+        yield 0.5 * criterion(forward(images.flip(-1)), targets)
+
+
 def rank(directory: Path, rank: int, world: int, port: int) -> None:
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
     os.environ.update({name: str(value) for name, value in {**names, "MASTER_PORT": port}.items()})
@@ -128,10 +138,14 @@ def rank(directory: Path, rank: int, world: int, port: int) -> None:
 def run_parallel(directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     config = small_config(epochs=2, mixup=0.8, label_smoothing=0.1, batch_size=8, accumulate=2)
-    fit(small_tuned(), small_data(19, 7), config, directory=directory)
+    tuned = small_tuned()
+    if directory.parent.name == "passes":
+        tuned.policies = (TwoPasses(),)
+    fit(tuned, small_data(19, 7), config, directory=directory)
 
 
 def parallel(folder: Path) -> dict[str, Any]:
+    folder.mkdir()
     assert in_process(run_parallel, folder / "alone") == 0
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -162,7 +176,8 @@ def main(folder: Path) -> None:
         "inside_a_save": interrupted(folder / "save", run_and_die_inside_a_save),
         "ctrl_c": interrupted(folder / "ctrl_c", run_and_press_ctrl_c),
         "full_disk": interrupted(folder / "full", run_on_a_full_disk),
-        "parallel": parallel(folder),
+        "parallel": parallel(folder / "parallel"),
+        "parallel_passes": parallel(folder / "passes"),
     }
     print(json.dumps(report))
 

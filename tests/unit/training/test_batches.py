@@ -37,6 +37,13 @@ def test_any_step_can_be_the_first_one() -> None:
         assert list(StepSampler(10, 4, seed=5, first=first, last=9)) == whole[first:]
 
 
+def test_a_last_batch_that_is_not_full_may_be_left_out() -> None:
+    whole = list(StepSampler(10, 4, seed=5, first=0, last=6))
+    full = list(StepSampler(10, 4, seed=5, first=0, last=4, drop_last=True))
+    assert full == [whole[0], whole[1], whole[3], whole[4]]
+    assert list(StepSampler(10, 4, seed=5, first=3, last=4, drop_last=True)) == full[3:]
+
+
 def test_every_epoch_uses_every_image_once_in_an_order_of_its_own() -> None:
     whole = list(StepSampler(10, 4, seed=5, first=0, last=6))
     epochs = [list(chain(*whole[:3])), list(chain(*whole[3:]))]
@@ -86,3 +93,4 @@ def test_loading_leaves_the_global_random_state_alone() -> None:
 
 def test_the_last_batch_of_an_epoch_may_be_smaller() -> None:
     assert [steps_per_epoch(images, 4) for images in (4, 5, 8, 9)] == [1, 2, 2, 3]
+    assert [steps_per_epoch(images, 4, drop_last=True) for images in (4, 5, 8, 9)] == [1, 1, 2, 2]

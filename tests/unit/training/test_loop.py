@@ -96,6 +96,22 @@ def test_the_frozen_backbone_keeps_its_bytes() -> None:
     assert all(torch.equal(after[name], tensor) for name, tensor in frozen.items())
 
 
+def test_a_last_batch_left_out_counts_neither_as_a_step_nor_in_the_loss() -> None:
+    steps: list[float] = []
+
+    def note(event: Event) -> None:
+        if event.kind == "step":
+            steps.append(event.values["loss"])
+
+    config = small_config(epochs=2, drop_last=True, lr_every="late epoch", warmup_lr=0.0, warmup_epochs=1.0)
+    result = fit(small_tuned(), small_data(20, None), config, on_event=note)
+    assert result.steps == 4  # two of 8 images in each epoch, of 20
+    assert [line["train_loss"] for line in result.epochs] == pytest.approx(
+        [sum(steps[:2]) / 2, sum(steps[2:]) / 2], rel=1e-5
+    )
+    assert [line["lr"] for line in result.epochs] == [0.0, 0.0]
+
+
 def test_the_number_of_workers_changes_nothing() -> None:
     ends = []
     for workers in (0, 2):

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
+from vitune.errors import TrainingError
 from vitune.training import moments
 
 
@@ -63,3 +65,56 @@ def test_state_goes_back_where_it_came_from() -> None:
     other = Staged(1)
     moments.load_state_dicts([object(), other], saved)
     assert other.left == 5
+
+
+class Twice:
+    passes = 2
+
+    def losses(self, forward: Any, images: Tensor, targets: Tensor, criterion: moments.Criterion) -> Any:
+        yield criterion(forward(images), targets)
+        yield criterion(forward(-images), targets)
+
+
+def test_passes_come_one_after_the_other_with_the_losses_of_the_other_policies() -> None:
+    seen: list[float] = []
+
+    def forward(images: Tensor) -> Tensor:
+        seen.append(float(images))
+        return images * 10
+
+    def criterion(logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits - targets).sum()
+
+    images, targets = torch.tensor([1.0]), torch.tensor([2.0])
+    policies = [AddingOne(), Twice()]
+    losses = moments.losses(policies, forward, images, targets, criterion)
+    assert moments.passes(policies) == 2
+    assert (next(losses).item(), seen) == (9.0, [1.0])  # the second pass has not begun
+    assert [loss.item() for loss in losses] == [-11.0]
+    assert moments.passes([AddingOne()]) == moments.passes([]) == 1
+    only = moments.losses([AddingOne()], forward, images, targets, criterion)
+    assert [loss.item() for loss in only] == [9.0]
+
+
+def test_two_policies_cannot_both_make_the_passes() -> None:
+    with pytest.raises(TrainingError, match="Twice and Twice both make the passes of a step; use one"):
+        moments.passes([Twice(), Twice()])
+
+
+class Talking:
+    def __init__(self) -> None:
+        self.run: Any = None
+
+    def begin(self, run: Any) -> None:
+        self.run = run
+
+    def log(self) -> dict[str, Any]:
+        return {"kept": 3}
+
+
+def test_policies_hear_of_the_run_and_are_asked_for_the_log() -> None:
+    policy, run = Talking(), object()
+    moments.begin([object(), policy], run)
+    assert policy.run is run
+    assert moments.log([object(), policy]) == {"kept": 3}
+    assert moments.log([object()]) == {}

@@ -38,6 +38,13 @@ def test_everything_that_trains_is_in_exactly_one_group_and_vectors_do_not_decay
         assert groups[name]["weight_decay"] == (0.0 if free else 0.05), name
 
 
+def test_vectors_decay_where_that_is_asked_for() -> None:
+    tuned = small_tuned(vitune.SSF())
+    groups = groups_by_name(tuned, build_optimizer(tuned, dataclasses.replace(CONFIG, decay_vectors=True)))
+    assert groups.keys() == tuned.trainable().keys()
+    assert {group["weight_decay"] for group in groups.values()} == {0.05}
+
+
 def test_layer_decay_follows_the_blocks_also_for_new_layers() -> None:
     config = dataclasses.replace(CONFIG, layer_decay=0.5)
     for method in (vitune.Full(), vitune.LoRA(rank=2)):

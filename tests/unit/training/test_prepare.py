@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from vitune.training.prepare import PreparationBatches
@@ -16,3 +18,15 @@ def test_gives_the_training_images_once_each_time_it_is_iterated() -> None:
     for (images, labels), (again, same) in zip(first, second, strict=True):
         assert torch.equal(images, again)
         assert torch.equal(labels, same)
+
+
+def test_the_images_can_be_had_without_augmentation() -> None:
+    plain = small_data(8).train
+    data = dataclasses.replace(small_data(8, noise=0.1, augment=True), unaugmented=plain)
+    batches = PreparationBatches(data, small_config(), torch.device("cpu"))
+    ((images, labels),) = batches.unaugmented
+    ((augmented, same_labels),) = batches
+    assert torch.equal(labels, same_labels)
+    assert not torch.equal(images, augmented)
+    own = torch.stack([plain[0, index][0] for index in range(8)])
+    assert sorted(images.sum((1, 2, 3)).tolist()) == sorted(own.sum((1, 2, 3)).tolist())

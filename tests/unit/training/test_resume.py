@@ -65,8 +65,9 @@ def assert_same_end(end: dict[str, Any], whole: dict[str, Any]) -> None:
         assert any(name.startswith(f"{kind}/") for name in whole["tensors"])
 
 
-def test_two_processes_train_the_model_of_one(runs: dict[str, Any]) -> None:
-    parallel = runs["parallel"]
+@pytest.mark.parametrize("which", ["parallel", "parallel_passes"])
+def test_two_processes_train_the_model_of_one(which: str, runs: dict[str, Any]) -> None:
+    parallel = runs[which]
     assert parallel["exit_codes"] == [0, 0]
     alone, pair = parallel["alone"], parallel["pair"]
     assert alone["tensors"].keys() == pair["tensors"].keys()
