@@ -46,6 +46,8 @@ class SelectThenTest:
         select_split: What they train on; the validation split must not be part of it.
         seeds: Seeds of the final trials.
         final_split: What those train on, validation split included; they use the last epoch.
+        refit: Whether the final trials train on the validation images too. If not, both stages may train on the same
+            images, and the final trials may choose their epoch by the validation split.
         metric: Validation metric that decides.
     """
 
@@ -55,12 +57,13 @@ class SelectThenTest:
     select_split: str = "train"
     seeds: tuple[int, ...] = (0, 1, 2)
     final_split: str = "train800val200"
+    refit: bool = True
     metric: str = "accuracy"
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ConfigError(f"SelectThenTest: needs one or more different seeds, got {self.seeds}.")
-        if self.select_split == self.final_split:
+        if self.refit and self.select_split == self.final_split:
             raise ConfigError(
                 f"SelectThenTest: both stages train on '{self.select_split}'; "
                 "the first needs a validation split."
@@ -93,9 +96,9 @@ class CaseResult:
 
     Attributes:
         case: The line of the benchmark.
-        chosen: The settings that won, fixed ones included.
+        chosen: The settings that won, fixed ones included; empty if all candidates failed.
         selection: Outcomes of the trials that chose, in the order of the grid; empty if there was no choice.
-        final: Outcomes of the final trials, in the order of the seeds.
+        final: Outcomes of the final trials, in the order of the seeds; empty if all candidates failed.
     """
 
     case: Case
@@ -105,7 +108,12 @@ class CaseResult:
 
 
 def run_protocol(
-    runner: TrialRunner, protocol: SelectThenTest, cases: Sequence[Case], *, retry_failed: bool = False
+    runner: TrialRunner,
+    protocol: SelectThenTest,
+    cases: Sequence[Case],
+    *,
+    retry_failed: bool = False,
+    keep_failed: bool = False,
 ) -> list[CaseResult]:
     """Choose settings for every case, then test each choice with every seed.
 
@@ -120,9 +128,10 @@ def run_protocol(
         protocol: Splits, seeds and fixed settings.
         cases: The lines of the benchmark.
         retry_failed: Try failed trials again.
+        keep_failed: Return a case all of whose candidates failed without final trials, in place of an error.
 
     Raises:
-        RunError: If all candidates of a case failed.
+        RunError: If all candidates of a case failed, unless they are to be kept.
     """
     choosing = {
         position: [protocol.trial(case, settings, "select", protocol.select_seed) for settings in case.grid]
@@ -134,20 +143,28 @@ def run_protocol(
     found = {outcome.trial: outcome for outcome in outcomes}
 
     selections: list[tuple[TrialOutcome, ...]] = []
-    chosen: list[Mapping[str, Any]] = []
+    chosen: list[Mapping[str, Any] | None] = []
     for position, case in enumerate(cases):
         selection = tuple(found[trial] for trial in choosing.get(position, []))
         selections.append(selection)
-        chosen.append(_choose(case, selection, protocol) if selection else case.grid[0])
+        if keep_failed and selection and all(outcome.result is None for outcome in selection):
+            chosen.append(None)
+        else:
+            chosen.append(_choose(case, selection, protocol) if selection else case.grid[0])
 
     finals = [
-        [protocol.trial(case, settings, "final", seed) for seed in protocol.seeds]
+        [] if settings is None else [protocol.trial(case, settings, "final", seed) for seed in protocol.seeds]
         for case, settings in zip(cases, chosen, strict=True)
     ]
     outcomes = runner.finish([t for trials in finals for t in trials], retry_failed=retry_failed)
     found = {outcome.trial: outcome for outcome in outcomes}
     return [
-        CaseResult(case, trials[0].settings, selection, tuple(found[trial] for trial in trials))
+        CaseResult(
+            case,
+            trials[0].settings if trials else {},
+            selection,
+            tuple(found[trial] for trial in trials),
+        )
         for case, selection, trials in zip(cases, selections, finals, strict=True)
     ]
 

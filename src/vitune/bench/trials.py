@@ -60,6 +60,7 @@ class TrialRunner:
             asleep goes on working in the same folder, though its result is dropped.
         heartbeat_seconds: How often this process gives its sign of life.
         poll_seconds: How often to look whether others have finished what this process waits for.
+        on_outcome: Is told of every trial that `finish` was asked for, as soon as its outcome is seen, whoever ran it.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class TrialRunner:
         stale_minutes: float = 10.0,
         heartbeat_seconds: float = 20.0,
         poll_seconds: float = 1.0,
+        on_outcome: Callable[[TrialOutcome], None] | None = None,
     ) -> None:
         if heartbeat_seconds <= 0 or stale_minutes * 60 < 3 * heartbeat_seconds:
             raise ConfigError(
@@ -83,6 +85,7 @@ class TrialRunner:
         self._stale_seconds = stale_minutes * 60
         self._heartbeat_seconds = heartbeat_seconds
         self._poll_seconds = poll_seconds
+        self._on_outcome = on_outcome
 
     def folder(self, trial: Trial) -> Path:
         """Where a trial lives."""
@@ -105,16 +108,29 @@ class TrialRunner:
                 latest = latest_attempt(self.folder(trial) / "attempts")
                 if latest is not None:
                     retry[trial] = {latest}
-        pending = wanted
+        pending = self._pending(wanted, retry)
         while pending:
             worked = False
             for trial in pending:
-                worked = self._work_on(trial, retry[trial]) or worked
-            pending = [trial for trial in pending if self.outcome(trial, retry[trial]) is None]
+                if self._work_on(trial, retry[trial]):
+                    worked = True
+                    pending = self._pending(pending, retry)
+            pending = self._pending(pending, retry)
             if pending and not worked:
                 time.sleep(self._poll_seconds)
         outcomes = (self.outcome(trial) for trial in wanted)
         return [outcome for outcome in outcomes if outcome is not None]
+
+    def _pending(self, trials: list[Trial], retry: Mapping[Trial, Iterable[int]]) -> list[Trial]:
+        """Those that are neither finished nor failed; tells of the others."""
+        left = []
+        for trial in trials:
+            outcome = self.outcome(trial, retry[trial])
+            if outcome is None:
+                left.append(trial)
+            elif self._on_outcome is not None:
+                self._on_outcome(outcome)
+        return left
 
     def outcome(self, trial: Trial, retry: Iterable[int] = ()) -> TrialOutcome | None:
         """What became of a trial; None as long as it is neither finished nor failed.

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from vitune.measure.intervals import paired_interval
 from vitune.report import units
 from vitune.report.charts import Chart, Series, line_chart, second_mark
 from vitune.report.costs import CostGroup, costs_side_by_side
-from vitune.report.record import Metric, RunRecord
+from vitune.report.record import Metric, Predictions, RunRecord
 from vitune.report.run_section import RunSection, interval_words
 from vitune.report.scatter import Scatter, ScatterPoint, accuracy_scatter
 
@@ -17,7 +20,8 @@ from vitune.report.scatter import Scatter, ScatterPoint, accuracy_scatter
 class ComparisonRow:
     """One run in the table.
 
-    `highest` marks the highest accuracy on a split that all share, `metric` places its interval on a line.
+    `highest` marks the highest accuracy on a split that all share, if it can be told from the second highest;
+    `metric` places its interval on a line.
     """
 
     section: RunSection
@@ -83,7 +87,7 @@ def comparison(sections: Sequence[RunSection]) -> Comparison:
     """
     split = _common_split([section.run for section in sections])
     metrics = [_metric(section.run, split) for section in sections]
-    known = [metric.accuracy for _, metric in metrics if metric and metric.accuracy is not None]
+    highest = clearly_highest([section.run for section in sections], split) if split else None
     bounds = [v for _, m in metrics if m for v in (m.low, m.high, m.accuracy) if v is not None] or [0.0, 1.0]
     rows = tuple(
         ComparisonRow(
@@ -92,7 +96,7 @@ def comparison(sections: Sequence[RunSection]) -> Comparison:
             interval=interval_words(metric) if metric else units.NOT_MEASURED,
             measured_on=_measured_on(name, metric),
             metric=metric,
-            highest=bool(split and metric and metric.accuracy is not None and metric.accuracy == max(known)),
+            highest=section.run is highest,
             trained=units.count(section.run.costs.trained_parameters),
             disk=units.size(section.run.costs.adapter_bytes),
             activations=units.size(section.run.costs.saved_activation_bytes),
@@ -111,6 +115,42 @@ def comparison(sections: Sequence[RunSection]) -> Comparison:
         curves=_curves(sections),
         costs=costs_side_by_side([(section.label, section.tone, section.run) for section in sections]),
     )
+
+
+def clearly_highest(runs: Sequence[RunRecord], split: str) -> RunRecord | None:
+    """The run of the highest accuracy, if its difference to the runner-up is above 0 by its 95 % interval.
+
+    The difference is paired image by image where both runs say what they predicted for the same images; else the
+    intervals of the two accuracies must not overlap, which is asking for more.
+
+    Args:
+        runs: The runs.
+        split: A split that all were evaluated on.
+    """
+    known = sorted(
+        (run for run in runs if run.metrics[split].accuracy is not None),
+        key=lambda run: -(run.metrics[split].accuracy or 0.0),
+    )
+    if len(known) < 2:
+        return None
+    first, second = known[:2]
+    low = _lowest_lead(first, second, split)
+    return first if low is not None and low > 0 else None
+
+
+def _lowest_lead(first: RunRecord, second: RunRecord, split: str) -> float | None:
+    one, other = first.predictions, second.predictions
+    if one is not None and other is not None and len(one.label) and _same_images(one, other, split):
+        right, right_too = one.predicted == one.label, other.predicted == other.label
+        only_first, only_second = int((right & ~right_too).sum()), int((right_too & ~right).sum())
+        return paired_interval(only_first, only_second, len(one.label))[0]
+    low, high = first.metrics[split].low, second.metrics[split].high
+    return None if low is None or high is None else low - high
+
+
+def _same_images(one: Predictions, other: Predictions, split: str) -> bool:
+    same_split = one.split == other.split == split
+    return same_split and one.name == other.name and np.array_equal(one.label, other.label)
 
 
 def _common_split(runs: Sequence[RunRecord]) -> str | None:
@@ -141,6 +181,11 @@ def _notes(sections: Sequence[RunSection], split: str | None) -> tuple[str, ...]
     notes: list[str] = []
     if split is None:
         notes.append("The runs were not evaluated on the same split: compare their accuracies with care.")
+    known = [run for run in runs if split is not None and run.metrics[split].accuracy is not None]
+    if split is not None and len(known) > 1 and clearly_highest(runs, split) is None:
+        notes.append(
+            "No run is marked as the highest: the two with the highest accuracies cannot be told apart on these images."
+        )
     for words, values in (
         ("data", {str(run.data.get("path")) for run in runs}),
         ("backbones", {str(run.model.get("name")) for run in runs}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vitune.report import units
+from vitune.report.allocation_map import AllocationMap, allocation_map
 from vitune.report.anatomy_drawing import AnatomyDrawing, anatomy_drawing
 from vitune.report.charts import Chart, Series, line_chart
 from vitune.report.confusion import Confusion, confusion
@@ -41,6 +42,7 @@ class RunSection:
     headlines: tuple[Headline, ...]
     facts: tuple[tuple[str, str], ...]
     drawing: AnatomyDrawing | None
+    allocations: tuple[AllocationMap, ...]
     curves: tuple[Chart, ...]
     confusion: Confusion | None
     mistakes: tuple[Mistake, ...]
@@ -68,6 +70,7 @@ def run_section(run: RunRecord, *, key: str, label: str, tone: int, most_mistake
         headlines=_headlines(run),
         facts=_facts(run),
         drawing=anatomy_drawing(run.edits, run.blocks, run.costs.head_parameters),
+        allocations=_allocations(run),
         curves=_curves(run.log, run.best_epoch) if run.log else (),
         confusion=confusion(run),
         mistakes=worst_mistakes(run, most_mistakes),
@@ -76,6 +79,12 @@ def run_section(run: RunRecord, *, key: str, label: str, tone: int, most_mistake
         settings=settings_groups(run),
         regeneration=regeneration(run),
     )
+
+
+def _allocations(run: RunRecord) -> tuple[AllocationMap, ...]:
+    """A map for each method that allocated a budget."""
+    maps = (allocation_map(settings, run.blocks) for _, settings in run.methods)
+    return tuple(found for found in maps if found is not None)
 
 
 def interval_words(metric: Metric) -> str:

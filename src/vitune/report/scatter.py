@@ -16,7 +16,7 @@ LONGEST_LABEL = 24
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """What the scatter needs of one run: its name, colour number, cost, and accuracy with its interval."""
+    """What the scatter needs of one run: name, colour number, cost, accuracy with its interval, and more to tell."""
 
     label: str
     tone: int
@@ -24,6 +24,7 @@ class ScatterPoint:
     accuracy: float
     low: float | None
     high: float | None
+    more: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Dot:
     text_y: float
     anchor: str
     tip: str
+    on_front: bool = False
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Accuracy against a cost, the latter on a logarithmic axis."""
+    """Accuracy against a cost, the latter on a logarithmic axis; `front` is the path of the Pareto front."""
 
     title: str
     description: str
@@ -53,6 +55,7 @@ class Scatter:
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     dots: tuple[Dot, ...]
+    front: str = ""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -62,7 +65,12 @@ class Scatter:
 
 
 def accuracy_scatter(
-    title: str, points: Sequence[ScatterPoint], x_label: str, show: Callable[[float | None], str]
+    title: str,
+    points: Sequence[ScatterPoint],
+    x_label: str,
+    show: Callable[[float | None], str],
+    *,
+    with_front: bool = False,
 ) -> Scatter | None:
     """Draw accuracy against a cost.
 
@@ -71,6 +79,7 @@ def accuracy_scatter(
         points: One per run; costs of zero have no place on a logarithmic axis and are left out.
         x_label: Words below the x axis.
         show: Words for a cost.
+        with_front: Whether to mark the Pareto front.
 
     Returns:
         The chart, or None for fewer than two points.
@@ -85,18 +94,54 @@ def accuracy_scatter(
     up = Axis(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP)
     stride = -(-len(x_values) // 5)
     y_labels = tick_labels(y_values, percent=True)
+    front = pareto_front(points) if with_front else []
     return Scatter(
         title=title,
         description=" ".join(f"{p.label}: {units.percent(p.accuracy)}, {show(p.cost)}." for p in points),
         x_label=f"{x_label}, logarithmic",
         x_ticks=tuple(Tick(across(x), show(x)) for x in x_values[::stride]),
         y_ticks=tuple(Tick(up(y), text) for y, text in zip(y_values, y_labels, strict=True)),
-        dots=_dots(points, across, up, show),
+        dots=_dots(points, across, up, show, front),
+        front=_steps([(across(p.cost), up(p.accuracy)) for p in front]),
     )
 
 
+def pareto_front(points: Sequence[ScatterPoint]) -> list[ScatterPoint]:
+    """The points that no other beats in accuracy without costing more, or in cost without being less accurate.
+
+    Args:
+        points: Any number.
+
+    Returns:
+        From the cheapest to the most accurate; equals are all in it.
+    """
+    return sorted(
+        (
+            p
+            for p in points
+            if not any(
+                o.cost <= p.cost and o.accuracy >= p.accuracy and (o.cost, o.accuracy) != (p.cost, p.accuracy)
+                for o in points
+            )
+        ),
+        key=lambda p: p.cost,
+    )
+
+
+def _steps(places: Sequence[tuple[float, float]]) -> str:
+    """A path that goes right at the height of each point until it is over the next."""
+    if len(places) < 2:
+        return ""
+    (x, y), *rest = places
+    return f"M{x} {y}" + "".join(f"H{x}V{y}" for x, y in rest)
+
+
 def _dots(
-    points: Sequence[ScatterPoint], across: Axis, up: Axis, show: Callable[[float | None], str]
+    points: Sequence[ScatterPoint],
+    across: Axis,
+    up: Axis,
+    show: Callable[[float | None], str],
+    front: Sequence[ScatterPoint],
 ) -> tuple[Dot, ...]:
     taken: list[tuple[float, float, float]] = []
     dots: list[Dot] = []
@@ -105,8 +150,9 @@ def _dots(
         label = point.label[: LONGEST_LABEL - 1] + "\u2026" if long else point.label
         x, y = across(point.cost), up(point.accuracy)
         length = LETTER_WIDTH * len(label)
-        to_left = x + 10 + length > WIDTH
-        start = x - 10 - length if to_left else x + 10
+        gap = 13 if point in front else 10  # the ring of the front needs room
+        to_left = x + gap + length > WIDTH
+        start = x - gap - length if to_left else x + gap
         text_y = _clear(start, start + length, y + 4, taken)
         taken.append((start, start + length, text_y))
         dots.append(
@@ -118,10 +164,11 @@ def _dots(
                 y=y,
                 low=None if point.low is None else up(point.low),
                 high=None if point.high is None else up(point.high),
-                text_x=x - 10 if to_left else x + 10,
+                text_x=x - gap if to_left else x + gap,
                 text_y=round(text_y, 1),
                 anchor="end" if to_left else "start",
-                tip="\n".join((point.label, units.percent(point.accuracy), show(point.cost))),
+                tip="\n".join((point.label, units.percent(point.accuracy), show(point.cost), *point.more)),
+                on_front=point in front,
             )
         )
     return tuple(dots)

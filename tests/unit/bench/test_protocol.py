@@ -53,3 +53,16 @@ def test_wrong_protocols():
         SelectThenTest(name="x", seeds=(1, 1))
     with pytest.raises(ConfigError, match="both stages train on 'train'; the first needs a validation split"):
         SelectThenTest(name="x", final_split="train")
+
+
+def test_without_refitting_both_stages_may_train_on_the_same_images(runner: TrialRunner):
+    protocol = SelectThenTest(name="x", final_split="train", refit=False)
+    found = run_protocol(runner, protocol, [case()])[0]
+    assert {o.trial.train_split for o in (*found.selection, *found.final)} == {"train"}
+
+
+def test_a_case_without_a_working_candidate_can_be_kept(runner: TrialRunner):
+    bad = case("bitfit", grid=({"lr": 3, "diverges": True}, {"lr": 1, "diverges": True}))
+    failed, fine = run_protocol(runner, PROTOCOL, [bad, case()], keep_failed=True)
+    assert (failed.chosen, failed.final, len(failed.selection)) == ({}, (), 2)
+    assert len(fine.final) == 3

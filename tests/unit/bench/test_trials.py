@@ -166,3 +166,17 @@ def test_results_that_cannot_be_used(runner: TrialRunner):
 def test_silence_must_outlast_the_heartbeat(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"0\.5 minutes of silence are too few .* every 20\.0 seconds"):
         TrialRunner(tmp_path, run_fake, open_fake, stale_minutes=0.5)
+
+
+def test_every_outcome_is_told_once_whether_new_or_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vitune.bench.trials.machine", lambda: {"cpu": "none"})
+    told: list[tuple[float, bool]] = []
+    runner = TrialRunner(
+        tmp_path,
+        run_fake,
+        open_fake,
+        on_outcome=lambda o: told.append((o.trial.settings["lr"], o.error is None)),
+    )
+    runner.finish([trial(lr=1)])
+    runner.finish([trial(lr=1), trial(lr=2, diverges=True), trial(lr=3)])
+    assert told == [(1, True), (1, True), (2, False), (3, True)]

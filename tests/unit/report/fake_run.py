@@ -146,7 +146,7 @@ def _result(method: str, classes: int, blocks: int, images: int, seed: int, name
         "name": name,
         "method": method,
         "methods": [{"name": method.split("(")[0], "settings": spec["settings"]}],
-        "model": {"name": "vitune_vit_nano_patch16_64", "family": "timm-vit", "input_size": [3, 64, 64]},
+        "model": {"name": "vitune_vit_nano_patch8_64", "family": "timm-vit", "input_size": [3, 64, 64]},
         "data": {
             "path": "data/cifar10",
             "kind": "vtab",

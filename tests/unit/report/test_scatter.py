@@ -1,7 +1,7 @@
 import itertools
 
 from vitune.report import units
-from vitune.report.scatter import LINE_HEIGHT, ScatterPoint, accuracy_scatter
+from vitune.report.scatter import LINE_HEIGHT, ScatterPoint, accuracy_scatter, pareto_front
 
 
 def point(label: str, cost: float, accuracy: float, tone: int = 0) -> ScatterPoint:
@@ -50,3 +50,28 @@ def test_the_description_tells_every_run() -> None:
     chart = scatter(point("a", 1000, 0.5), point("b", 2000, 0.6))
     assert chart is not None
     assert chart.description == "a: 50.0\u00a0%, 1 kB. b: 60.0\u00a0%, 2 kB."
+
+
+def test_the_pareto_front_holds_what_nothing_beats() -> None:
+    points = [
+        point("cheap", 10, 0.5),
+        point("beaten", 20, 0.4),
+        point("dear", 40, 0.9),
+        point("waste", 50, 0.9),
+    ]
+    assert [p.label for p in pareto_front(points)] == ["cheap", "dear"]
+    assert [p.label for p in pareto_front([point("a", 10, 0.5), point("b", 10, 0.5)])] == ["a", "b"]
+
+
+def test_the_front_is_drawn_where_asked_for() -> None:
+    points = [point("cheap", 10, 0.5), point("beaten", 20, 0.4), point("dear", 40, 0.9)]
+    drawn = accuracy_scatter("t", points, "size", units.size, with_front=True)
+    plain = accuracy_scatter("t", points, "size", units.size)
+    assert drawn is not None
+    assert plain is not None
+    dots = {dot.label: dot for dot in drawn.dots}
+    assert {label for label, dot in dots.items() if dot.on_front} == {"cheap", "dear"}
+    cheap, dear = dots["cheap"], dots["dear"]
+    assert drawn.front == f"M{cheap.x} {cheap.y}H{dear.x}V{dear.y}"
+    assert plain.front == ""
+    assert not any(dot.on_front for dot in plain.dots)
