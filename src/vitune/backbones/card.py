@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BUILT_IN = "vitune_vit_nano_patch16_64"
+BUILT_IN = "vitune_vit_nano_patch8_64"
 FORMAT = 1
 
 

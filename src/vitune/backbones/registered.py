@@ -32,7 +32,7 @@ default_cfgs = generate_default_cfgs(
 
 
 @register_model
-def vitune_vit_nano_patch16_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+def vitune_vit_nano_patch8_64(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """A small plain ViT for 64 px images, pre-trained on Tiny ImageNet.
 
     Args:

@@ -102,7 +102,7 @@ def test_where_a_model_came_from_may_be_unknown(model: torch.nn.Module):
             "vit_tinny_patch16_224",
             "There is no model 'vit_tinny_patch16_224'. Did you mean 'vit_tiny_patch16_224'?",
         ),
-        ("vitune_vit_nano", "Did you mean 'vitune_vit_nano_patch16_64'?"),
+        ("vitune_vit_nano", "Did you mean 'vitune_vit_nano_patch8_64'?"),
         (
             "qqqqqqqq",
             "There is no model 'qqqqqqqq'. See `vitune list` for names, or name a Hugging Face hub id",
@@ -147,3 +147,16 @@ def test_arguments_that_do_not_fit(changes: dict[str, Any], message: str):
     with pytest.raises(ConfigError) as caught:
         create("vit_tiny_patch16_224", **{"num_classes": 3, "pretrained": False, **changes})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "as_mlp_tiny", "mixer_s32_224"])
+def test_images_of_another_size_where_the_architecture_takes_any(name):
+    from vitune.anatomy import anatomy
+    from vitune.data import Preprocessing
+
+    model = create(name, num_classes=3, pretrained=False, img_size=64)
+    assert anatomy(model).input_size == (3, 64, 64)
+    assert Preprocessing.from_model(model).input_size == (3, 64, 64)
+    source = describe_source(model)
+    assert source is not None
+    assert anatomy(rebuild(source, 3, pretrained=False)).input_size == (3, 64, 64)

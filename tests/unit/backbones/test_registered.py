@@ -25,9 +25,9 @@ def model() -> VisionTransformer:
 
 def test_importing_the_package_registers_the_name_with_timm():
     code = (
-        "import timm, vitune; assert not timm.is_model('vitune_vit_nano_patch16_64'); import vitune.backbones; "
-        "assert timm.is_model('vitune_vit_nano_patch16_64'); "
-        "assert 'vitune_vit_nano_patch16_64' in timm.list_models(pretrained=True)"
+        "import timm, vitune; assert not timm.is_model('vitune_vit_nano_patch8_64'); import vitune.backbones; "
+        "assert timm.is_model('vitune_vit_nano_patch8_64'); "
+        "assert 'vitune_vit_nano_patch8_64' in timm.list_models(pretrained=True)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False
