@@ -60,8 +60,8 @@ def test_unknown_weights_of_a_model(refused: Refused, images: Path) -> None:
 
 
 def test_model_of_a_family_that_is_not_known(refused: Refused, images: Path) -> None:
-    sentence = refused("train", images, *SSF, "--model", "resnet18", "--set", "pretrained=false")
-    assert "no known backbone family matches ResNet; looked for:" in sentence
+    sentence = refused("train", images, *SSF, "--model", "ghostnet_050", "--set", "pretrained=false")
+    assert "no known backbone family matches GhostNet; looked for:" in sentence
 
 
 def test_method_on_a_model_that_it_does_not_support(refused: Refused, images: Path) -> None:
@@ -145,7 +145,7 @@ def test_settings(refused: Refused, images: Path, words: tuple[str, ...], senten
         (("show",), "show one thing: a method or recipe by its name, or a backbone with --model NAME."),
         (("show", "ssf", "--model", "vit_tiny_patch16_224"), "show one thing:"),
         (("show", "lroa"), "no method or recipe 'lroa'. Did you mean 'lora'?"),
-        (("show", "--model", "resnet18"), "no known backbone family matches ResNet"),
+        (("show", "--model", "ghostnet_050"), "no known backbone family matches GhostNet"),
         (
             ("pretrain", "somewhere"),
             "pre-training needs data and a run directory: vitune pretrain DATA --out DIR.",

@@ -12,27 +12,40 @@ from vitune.cli.application import app
 # Frozen: users' scripts and the documents spell them so. Adding is free, changing is not.
 FROZEN = {
     "demo": "--epochs --out --seed",
-    "train": "--batch-size --config --device --epochs --final-test --image-column --label-column --lr --method "
-    "--model --on-bad-image --out --precision --recipe --resume --seed --set --train-split --val-fraction "
-    "--weights --workers",
+    "train": "--batch-size --config --device --epochs --final-test --fit-memory --image-column --init-modules "
+    "--label-column --lr --memory --method --model "
+    "--on-bad-image --out --precision --recipe --resume --seed --set --shots --store-bits "
+    "--train-split --val-fraction --weights --workers",
+    "compare": "--baseline --batch-size --device --epochs --image-column --label-column --method --methods --model "
+    "--on-bad-image --out --precision --retry-failed --search --seeds --set --shots --val-fraction --weights --workers",
     "evaluate": "--batch-size --device --image-column --json --label-column --on-bad-image --split --weights "
     "--workers",
     "predict": "--batch-size --device --json --top-k --weights",
     "merge": "--output --weights -o",
+    "export": "--format --out --weights",
+    "convert": "--bits --classes --method --model --scale --weights",
     "pretrain": "--arch --batch-size --checkpoint-minutes --clip-norm --crop-min-area --cutmix --device --ema "
     "--epochs --erase --flip --image-size --init-from --jitter --label-smoothing --log-every --lr --mixup "
     "--model-args --no-flip --optimizer --out --precision --resume --seed --warmup-epochs --weight-decay "
     "--workers",
+    "pretrain-modules": "--batch-size --device --epochs --lr --method --model --out --precision --resume --seed --set "
+    "--weights --workers",
+    "profile": "--batch-size --classes --device --image-size --memory --method --model --out --peak --precision --time",
     "list": "",
     "show": "--model",
 }
 ARGUMENTS = {
     "demo": [],
     "train": ["data"],
+    "compare": ["data"],
     "evaluate": ["run", "data"],
     "predict": ["run", "paths"],
     "merge": ["run"],
+    "export": ["run"],
+    "convert": ["source", "target"],
     "pretrain": ["data"],
+    "pretrain-modules": ["data"],
+    "profile": [],
     "list": ["what", "match"],
     "show": ["name"],
 }

@@ -33,7 +33,7 @@ def test_values_have_the_type_of_the_field() -> None:
         "lr=1e-3",
         "ema=none",
         "early-stop=3",
-        "grad_checkpointing=true",
+        "memory=lean",
         "betas=0.8+0.9",
         "augment=strong",
     ]
@@ -41,7 +41,7 @@ def test_values_have_the_type_of_the_field() -> None:
         "lr": 1e-3,
         "ema": None,
         "early_stop": 3,
-        "grad_checkpointing": True,
+        "memory": "lean",
         "betas": (0.8, 0.9),
         "augment": "strong",
         "cache": "auto",

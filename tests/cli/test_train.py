@@ -107,7 +107,8 @@ def test_settings_reach_the_run(run: Run, images: Path) -> None:
 
 def test_recipe_with_options_over_it(run: Run, tmp_path: Path) -> None:
     data = write_vtab(tmp_path / "vtab")
-    options = ("--epochs", 1, "--batch-size", 9, "--workers", 0, "--set", "warmup_epochs=0")
+    options = ("--epochs", 1, "--batch-size", 9, "--workers", 0)
+    options += ("--set", "warmup_epochs=0", "--set", "cooldown_epochs=0")
     outcome = run("train", data, "--recipe", "vtab1k/ssf/caltech101", *options, "--out", "run")
     assert outcome.code == 0, outcome.err
     config = json.loads(Path("run/config.json").read_text())
@@ -116,6 +117,9 @@ def test_recipe_with_options_over_it(run: Run, tmp_path: Path) -> None:
     training = config["training"]
     assert (training["lr"], training["weight_decay"], training["drop_path"]) == (1e-3, 5e-2, 0.1)
     assert (training["epochs"], training["augment"], training["select"]) == (1, "none", "last")
+    assert config["data"]["normalise"] == "inception"
+    preprocessing = json.loads(Path("run/adapter_config.json").read_text())["preprocessing"]
+    assert (preprocessing["mean"], preprocessing["crop_mode"]) == ([0.5] * 3, "squash")
     assert "no validation images" in outcome.out
     assert "published with vit_base_patch16_224.augreg_in21k" in outcome.out
 

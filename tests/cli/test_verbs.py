@@ -89,6 +89,18 @@ def test_merge_prints_python_that_loads_the_model(
     assert difference.abs().max() < 1e-4
 
 
+def test_export_writes_a_program_and_its_description(run: Run, finished: FinishedRun, tmp_path: Path) -> None:
+    program = tmp_path / "model.pt2"
+    outcome = run("export", finished.directory, "--format", "torch-export", "--out", program)
+    assert outcome.code == 0, outcome.err
+    assert f"wrote {program} (" in outcome.out
+    assert "its logits differ from the tuned model's by at most" in outcome.out
+    assert f"class names and preprocessing: {tmp_path / 'model.json'}" in outcome.out
+    assert json.loads((tmp_path / "model.json").read_text())["class_names"] == ["ant", "bee", "cat"]
+    refused = run("export", finished.directory, "--format", "onxx", "--out", program)
+    assert (refused.code, refused.err) == (2, "vitune: there is no format 'onxx'. Did you mean 'onnx'?\n")
+
+
 def test_list_methods_counts_on_a_real_architecture(run: Run) -> None:
     from vitune.methods import all_methods
 

@@ -6,12 +6,17 @@ from typing import Annotated
 
 import typer
 
+from vitune.cli.compare import compare
+from vitune.cli.convert import convert
 from vitune.cli.demo import demo
 from vitune.cli.evaluate import evaluate
+from vitune.cli.export import export
 from vitune.cli.listing import list_
 from vitune.cli.merge import merge
 from vitune.cli.predict import predict
 from vitune.cli.pretrain import pretrain
+from vitune.cli.pretrain_modules import pretrain_modules
+from vitune.cli.profile import profile
 from vitune.cli.show import show
 from vitune.cli.train import train
 
@@ -27,10 +32,15 @@ app = typer.Typer(
 _VERBS = {
     "demo": demo,
     "train": train,
+    "compare": compare,
     "evaluate": evaluate,
     "predict": predict,
     "merge": merge,
+    "export": export,
+    "convert": convert,
     "pretrain": pretrain,
+    "pretrain-modules": pretrain_modules,
+    "profile": profile,
     "list": list_,
     "show": show,
 }

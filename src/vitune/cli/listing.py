@@ -13,6 +13,7 @@ REFERENCE = "vit_base_patch16_224"
 # Files of timm whose models are plain or distilled `VisionTransformer`s.
 _TAGS_SHOWN = 4
 _ROOM_FOR_TITLES = 75
+_ROOM_FOR_RECIPE_TITLES = 110
 
 
 def list_(
@@ -51,7 +52,7 @@ def _methods(match: str | None) -> tuple[Any, str]:
             merges = "yes" if method.merges else "no"
             cells = (
                 name,
-                f"{_trained(method):,}",
+                _trained(method),
                 f"{method.default_lr:g}",
                 merges,
                 method.paper,
@@ -64,7 +65,9 @@ def _methods(match: str | None) -> tuple[Any, str]:
     )
 
 
-def _trained(method: Any) -> int:
+def _trained(method: Any) -> str:
+    if method().needs_data:
+        return "by data"
     import timm
     import torch
 
@@ -72,7 +75,7 @@ def _trained(method: Any) -> int:
 
     with torch.device("meta"):
         model = timm.create_model(REFERENCE, num_classes=10)
-        return vitune.apply(model, method(), check=False).costs().method_parameters
+        return f"{vitune.apply(model, method(), check=False).costs().method_parameters:,}"
 
 
 def _models(match: str | None) -> tuple[Any, str]:
@@ -106,11 +109,16 @@ def _models(match: str | None) -> tuple[Any, str]:
 def _recipes(match: str | None) -> tuple[Any, str]:
     from vitune.recipes import load_recipe, recipe_names
 
-    made = table("recipe", "method", "source", "tasks", right=("tasks",), whole=("recipe",))
+    columns = ("recipe", "evidence", "tasks", "to choose", "title")
+    if console().width < _ROOM_FOR_RECIPE_TITLES:
+        columns = columns[:-1]  # the name says most of it, and a line each is easier to read
+    made = table(*columns, right=("tasks",), whole=("recipe", "evidence", "to choose"))
     for name in recipe_names():
         if _keep(match, name):
             recipe = load_recipe(name)
-            made.add_row(name, recipe.method, recipe.source, str(len(recipe.tasks) or "-"))
+            chosen = ", ".join(recipe.choose) or "-"
+            cells = (name, recipe.level, str(len(recipe.tasks) or "-"), chosen, recipe.title)
+            made.add_row(*cells[: len(columns)])
     return (
         made,
         "Use one with --recipe NAME, or NAME/TASK where it has tasks; 'vitune show NAME' has all of it.",

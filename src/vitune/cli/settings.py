@@ -90,7 +90,11 @@ def _default_text(value: Any) -> str:
 
 
 def _explanations(cls: type) -> dict[str, str]:
-    section = re.split(r"^(?:Args|Attributes):\n", inspect.getdoc(cls) or "", maxsplit=1, flags=re.MULTILINE)
-    if len(section) < 2:
-        return {}
-    return {found["name"]: " ".join(found["text"].split()) for found in _ENTRY.finditer(section[1])}
+    """From the docstrings of a class and of those it takes fields from."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.cleandoc(vars(base).get("__doc__") or "")
+        section = re.split(r"^(?:Args|Attributes):\n", text, maxsplit=1, flags=re.MULTILINE)
+        if len(section) == 2:
+            found |= {entry["name"]: " ".join(entry["text"].split()) for entry in _ENTRY.finditer(section[1])}
+    return found

@@ -68,7 +68,7 @@ def _show_recipe(name: str) -> None:
     rows = {
         "method": recipe.method,
         "source": recipe.source,
-        "evidence": recipe.evidence,
+        "evidence": f"{recipe.level}. {recipe.evidence}",
         "differs": recipe.differs,
         "published with": recipe.backbone,
         **{f"data: {key}": str(value) for key, value in recipe.data.items()},

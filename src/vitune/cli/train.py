@@ -49,6 +49,15 @@ def train(
         ),
     ] = None,
     weights: Weights = None,
+    init_modules: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-modules",
+            metavar="FILE",
+            help="Start the method from what 'vitune pretrain-modules' wrote; the head starts anew.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
@@ -106,6 +115,15 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            "--shots",
+            metavar="K",
+            help="Train on K images of each class, the same for every method; --set shot_seed=N draws others.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     on_bad_image: OnBadImage = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -113,10 +131,37 @@ def train(
         bool,
         typer.Option("--final-test", help="Open the test split once, at the very end.", rich_help_panel=DATA),
     ] = False,
+    store_bits: Annotated[
+        int | None,
+        typer.Option(
+            "--store-bits",
+            metavar="1|2|4|8",
+            help="Round the adapter's matrices to so many bits at the end.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
             "--precision", metavar="auto|fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="auto|stock|fast|lean|leaner|leanest",
+            help="What is kept for the backward pass; less takes more time, results are the same.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    fit_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--fit-memory",
+            metavar="SIZE",
+            help="Choose memory level and micro-batches so that a step fits, for instance 4GB.",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     device: Device = None,
@@ -160,14 +205,19 @@ def train(
         "seed": seed,
         "train_split": train_split,
         "val_fraction": val_fraction,
+        "shots": shots,
         "on_bad_image": on_bad_image,
         "image_column": image_column,
         "label_column": label_column,
         "final_test": final_test or None,
+        "store_bits": store_bits,
         "precision": precision,
+        "memory": memory,
+        "fit_memory": fit_memory,
         "device": device,
         "workers": workers,
         "weights": weights,
+        "init_modules": init_modules,
         "model": model,
         "method": method,
         "recipe": recipe,

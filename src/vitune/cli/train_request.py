@@ -16,7 +16,7 @@ from vitune.tasks.request import DataSettings, ModelSettings, TrainRequest
 from vitune.tasks.run_directory import CONFIG_FILE, FORMAT, read_config, read_json
 from vitune.training.config import TrainConfig
 
-_REQUEST_SETTINGS = ("final_test", "tensorboard")
+_REQUEST_SETTINGS = ("final_test", "tensorboard", "store_bits")
 
 
 def known_settings() -> dict[str, Any]:
@@ -52,7 +52,8 @@ def compose(data: Path | None, given: Mapping[str, Any], out: Path | None) -> Tr
     data_values = {name: values.pop(name) for name in _types(DataSettings) if name in values}
     model_values = {name: values.pop(name) for name in _types(ModelSettings) if name in values}
     if recipe is not None:
-        training = recipe.train_settings(training)
+        recipe.require({**training, **data_values})
+        training = {**recipe.train, **training}
         data_values = {**recipe.data, **data_values}
     return TrainRequest(
         data=DataSettings(path=data, **data_values),

@@ -88,4 +88,12 @@ def result_text(result: dict[str, Any]) -> str:
         f"weights of epoch {epoch} ({chosen}); {count(costs['trained_parameters'])} parameters trained, "
         f"adapter {size(costs['adapter_bytes'])} on disk"
     )
+    rounding = result.get("rounding")
+    if rounding is not None:
+        before = rounding["val_before"]
+        lines.append(
+            f"{count(rounding['weights'])} of them rounded to {rounding['bits']} bits (relative error "
+            f"{rounding['relative_error']:.2g}): {size(rounding['float_bytes'])} became {size(rounding['bytes'])}"
+            + ("" if before is None else f"; val accuracy before {100 * before['accuracy']:.1f} %")
+        )
     return "\n".join(lines)

@@ -9,15 +9,18 @@ from accelerate import Accelerator
 from torch import nn
 
 from vitune import backbones
-from vitune.data import Pipeline, Preprocessing, Samples, Source, build_transform, open_source
+from vitune.adapters import load_modules
+from vitune.data import AugmentConfig, Pipeline, Preprocessing, Samples, Source, build_transform, open_source
 from vitune.methods import Method, parse
 from vitune.randomness import derive_seed, seeded
 from vitune.tasks.costs import ExactCosts, exact_costs, full_costs
+from vitune.tasks.memory_plan import plan_memory
 from vitune.tasks.request import TrainRequest
+from vitune.tasks.resolving import resolve_methods
 from vitune.training.batches import check_batch_size
+from vitune.training.config import TrainConfig
 from vitune.training.data import FitData
 from vitune.training.devices import make_accelerator
-from vitune.training.recompute import enable_recomputation
 from vitune.tuned import Tuned, apply
 
 
@@ -31,9 +34,11 @@ class Assembly:
         preprocessing: What images are to look like.
         data: Training and validation images, transformed.
         tuned: The model with methods applied.
+        training: How to train, with what the request left open settled.
         accelerator: Device, precision and processes.
         exact: Counted costs of a training step.
         full: The "full_finetuning" part of the result.
+        notes: Sentences that the user should see before training.
     """
 
     source: Source
@@ -41,9 +46,11 @@ class Assembly:
     preprocessing: Preprocessing
     data: FitData
     tuned: Tuned
+    training: TrainConfig
     accelerator: Accelerator
     exact: ExactCosts
     full: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def assemble(request: TrainRequest, source: Source | None = None) -> Assembly:
@@ -65,23 +72,31 @@ def assemble(request: TrainRequest, source: Source | None = None) -> Assembly:
     assert train is not None  # `open_source` refuses data without a training split
     check_batch_size(config.batch_size, len(train))
     model = _make_model(request, len(source.class_names))
-    preprocessing = Preprocessing.from_model(model)
-    if config.augment == "none":
-        # What is trained without augmentation sees whole images, and so must evaluation.
+    preprocessing = Preprocessing.from_model(model, **request.data.looks())
+    if not AugmentConfig.preset(config.augment).random_crop:
+        # What is trained without crops sees whole images, and so must evaluation.
         preprocessing = preprocessing.exact_square()
     plain = exact_costs(model, preprocessing.input_size, config, accelerator)
     full = full_costs(model, plain)
+    methods = resolve_methods(methods, model, train, preprocessing, config, accelerator)
     tuned = _apply(model, methods, request)
-    exact = exact_costs(tuned.model, preprocessing.input_size, config, accelerator)
+    notes: list[str] = []
+    if request.init_modules is not None:
+        notes += load_modules(tuned, request.init_modules, preprocessing=preprocessing.to_dict())
+    config, note = plan_memory(tuned, config, preprocessing.input_size, accelerator)
+    notes += [note] if note is not None else []
+    exact = exact_costs(tuned.model, preprocessing.input_size, config, accelerator, tuned.policies)
     return Assembly(
         source=source,
         validation=validation,
         preprocessing=preprocessing,
         data=_fit_data(request, train, validation, preprocessing),
         tuned=tuned,
+        training=config,
         accelerator=accelerator,
         exact=exact,
         full=full,
+        notes=tuple(notes),
     )
 
 
@@ -113,10 +128,7 @@ def _make_model(request: TrainRequest, num_classes: int) -> nn.Module:
 
 
 def _apply(model: nn.Module, methods: tuple[Method, ...], request: TrainRequest) -> Tuned:
-    tuned = apply(model, methods, seed=derive_seed(request.training.seed, "methods"))
-    if request.training.grad_checkpointing:
-        enable_recomputation(tuned.model)
-    return tuned
+    return apply(model, methods, seed=derive_seed(request.training.seed, "methods"))
 
 
 def _fit_data(
@@ -129,4 +141,6 @@ def _fit_data(
         None if validation is None else evaluation_pipeline(validation, preprocessing, request),
         len(train.class_names),
         train.name,
+        # Seen once, before the first step: not worth a second copy of the decoded images.
+        Pipeline(train, build_transform(preprocessing, train=False), config.seed, cache=False),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from vitune.measure import (
     count_parameters,
     forecast_memory,
 )
+from vitune.methods import Policy
+from vitune.training import moments
 from vitune.training.config import TrainConfig
 from vitune.training.modes import evaluation_mode
 from vitune.tuned import Tuned
@@ -38,7 +41,11 @@ class ExactCosts:
 
 
 def exact_costs(
-    model: nn.Module, input_size: tuple[int, ...], config: TrainConfig, accelerator: Accelerator
+    model: nn.Module,
+    input_size: tuple[int, ...],
+    config: TrainConfig,
+    accelerator: Accelerator,
+    policies: Sequence[Policy] = (),
 ) -> ExactCosts:
     """Count the costs of a training step on a copy of the model that needs no memory.
 
@@ -47,7 +54,20 @@ def exact_costs(
         input_size: Channels, height, width.
         config: Settings of the run.
         accelerator: Precision and processes.
+        policies: Those of the tuned model; where one makes several passes, these come one after the other, so that
+            the memory is that of the largest and the operations are those of all.
     """
+    counted = []
+    for setting in moments.pass_settings(policies):
+        with setting:
+            counted.append(_costs_of_a_pass(model, input_size, config, accelerator))
+    memory = max((one.memory for one in counted), key=lambda one: one.total)
+    return ExactCosts(memory, sum(one.flops_per_image for one in counted))
+
+
+def _costs_of_a_pass(
+    model: nn.Module, input_size: tuple[int, ...], config: TrainConfig, accelerator: Accelerator
+) -> ExactCosts:
     part = -(-config.batch_size // (config.accumulate * accelerator.num_processes))
     precision = {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vitune.adapters import TENSORS
 from vitune.measure import machine, versions, wilson
-from vitune.methods import method_text
+from vitune.methods import method_text, parse
 from vitune.tasks.assembly import Assembly
 from vitune.tasks.costs import inference_seconds
 from vitune.tasks.request import TrainRequest
@@ -54,7 +54,8 @@ def compose(
     return {
         "format": FORMAT,
         "name": directory.resolve().name,
-        "method": ",".join(method_text(method) for method in tuned.methods),
+        # As it was asked for: what a method found in the data is among its settings below, and may be long.
+        "method": ",".join(method_text(method) for method in parse(request.method)),
         "methods": [{"name": method.name, "settings": method.settings()} for method in tuned.methods],
         "model": {
             "name": _model_name(assembly),

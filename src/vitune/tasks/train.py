@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vitune.adapters import effect, round_weights
 from vitune.data import Samples, Source
 from vitune.errors import DataError, RunError
 from vitune.methods import parse
@@ -62,6 +63,8 @@ def train(request: TrainRequest, *, on_event: OnEvent = ignore, source: Source |
     assembly = assemble(request, source)
     if request.final_test and not assembly.source.has_test:
         raise DataError(f"'{request.data.path}' has no test split; train without the final test.")
+    if request.store_bits is not None:
+        effect(assembly.tuned, request.store_bits)
     request = replace(request, out=directory)
     if assembly.accelerator.is_main_process:
         files.make_directory(directory)
@@ -106,11 +109,13 @@ def _run(
     resume: bool,
 ) -> RunResult:
     listener(Event("plan", _plan(directory, request, assembly)))
+    for note in assembly.notes:
+        listener(Event("warning", {"message": note}))
     try:
         fitted = fit(
             assembly.tuned,
             assembly.data,
-            request.training,
+            assembly.training,
             directory=directory,
             resume=resume,
             on_event=listener,
@@ -127,6 +132,9 @@ def _finish(
     directory: Path, request: TrainRequest, assembly: Assembly, fitted: FitResult, listener: OnEvent
 ) -> RunResult:
     """Save the adapter and write what was found; result.json is the last but for the report."""
+    rounding = None
+    if request.store_bits is not None:
+        fitted, rounding = _rounded(request.store_bits, request, assembly, fitted)
     shown: tuple[Evaluation, Samples] | None = None
     if fitted.validation is not None and assembly.validation is not None:
         shown = fitted.validation, assembly.validation
@@ -142,12 +150,23 @@ def _finish(
         files.write_json(directory / files.SPLIT_FILE, assembly.source.describe())
         if shown is not None:
             write_predictions(directory / files.PREDICTIONS_FILE, *shown)
-        result = compose(directory, request, assembly, fitted, test)
+        result = {**compose(directory, request, assembly, fitted, test), "rounding": rounding}
         _note_end(directory, fitted, test, listener)
         files.write_json(directory / files.RESULT_FILE, result)
         _write_report(directory)
     assembly.accelerator.wait_for_everyone()
     return _result("finished", directory, request, result)
+
+
+def _rounded(
+    bits: int, request: TrainRequest, assembly: Assembly, fitted: FitResult
+) -> tuple[FitResult, dict[str, Any]]:
+    """Make the model what the disk will hold, so that what is reported of it is what a user will get."""
+    before = fitted.validation
+    found = round_weights(assembly.tuned, bits).as_dict()
+    if before is not None and assembly.validation is not None:
+        fitted = replace(fitted, validation=_evaluated(assembly.validation, request, assembly))
+    return fitted, {**found, "val_before": metrics(before)}
 
 
 def _evaluated(samples: Samples, request: TrainRequest, assembly: Assembly) -> Evaluation:

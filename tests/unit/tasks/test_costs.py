@@ -35,3 +35,16 @@ def test_parts_of_a_batch_need_less_memory() -> None:
     parts = exact_costs(model, SIZE, dataclasses.replace(CONFIG, accumulate=4), accelerator)
     assert parts.memory.saved_activations < whole.memory.saved_activations / 3
     assert parts.flops_per_image == whole.flops_per_image
+
+
+def test_several_passes_cost_the_memory_of_the_largest_and_the_operations_of_all() -> None:
+    model = timm.create_model("test_vit", num_classes=3, img_size=32)
+    accelerator = make_accelerator("cpu", "fp32")
+    tuned = vitune.apply(model, vitune.DyT(bottleneck=2))
+    dynamic = exact_costs(tuned.model, SIZE, CONFIG, accelerator)
+    with tuned.policies[0].pass_settings()[0]:
+        complete = exact_costs(tuned.model, SIZE, CONFIG, accelerator)
+    both = exact_costs(tuned.model, SIZE, CONFIG, accelerator, tuned.policies)
+    assert both.flops_per_image == dynamic.flops_per_image + complete.flops_per_image
+    assert complete.memory.saved_activations != dynamic.memory.saved_activations
+    assert both.memory == max(complete.memory, dynamic.memory, key=lambda memory: memory.total)

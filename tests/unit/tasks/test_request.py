@@ -16,12 +16,21 @@ def test_survives_json() -> None:
         model=ModelSettings(name="vit_tiny_patch16_224", weights=Path("w.npz"), img_size=96),
         method="ssf",
         training=TrainConfig(epochs=3, betas=(0.8, 0.9)),
+        init_modules=Path("modules.safetensors"),
         out=Path("runs/flowers"),
         final_test=True,
         command="vitune train flowers",
     )
     stored = json.loads(json.dumps(request.to_dict()))
     assert TrainRequest.from_dict(stored, out=Path("runs/flowers")) == request
+
+
+def test_how_images_look_is_the_backbones_matter_unless_told_otherwise() -> None:
+    assert DataSettings(path=Path("a")).looks() == {}
+    looks = DataSettings(path=Path("a"), normalise="none", interpolation="bilinear", crop_pct=0.5).looks()
+    assert looks == {"mean": (0, 0, 0), "std": (1, 1, 1), "interpolation": "bilinear", "crop_pct": 0.5}
+    with pytest.raises(ConfigError, match=r"normalise is 'imagnet'\. Did you mean 'imagenet'\?"):
+        DataSettings(path=Path("a"), normalise="imagnet").looks()  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""`vitune profile`: what methods cost on a backbone, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vitune.cli.options import MACHINE, MODEL, RUN, given
+
+if TYPE_CHECKING:
+    from vitune.tasks.profile import ProfileRow
+
+
+def profile(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", metavar="METHOD", help="What to profile; may be repeated.", rich_help_panel=MODEL
+        ),
+    ] = None,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--memory",
+            metavar="LEVEL",
+            help="stock, fast, lean, leaner, leanest or all; may be repeated. fast if not given.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", metavar="N", help="Height and width in pixels.", rich_help_panel=MODEL),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option("--classes", metavar="N", help="Of the head.", rich_help_panel=MODEL)
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", help="Images per step.", rich_help_panel=MODEL),
+    ] = None,
+    time: Annotated[
+        int | None,
+        typer.Option(
+            "--time",
+            metavar="ROUNDS",
+            help="Time steps and inference so often, against full fine-tuning in the same run.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    peak: Annotated[
+        bool,
+        typer.Option(
+            "--peak",
+            help="Measure the peak memory too, each in a process of its own.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", metavar="fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="cpu|cuda", help="Where to compute.", rich_help_panel=MACHINE),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write the numbers as JSON too.", rich_help_panel=RUN),
+    ] = None,
+) -> None:
+    """Show what methods cost on a backbone: parameters, FLOPs, memory and, on request, time.
+
+    Counting takes no memory and no weights, so it works for models larger than this machine.
+    """
+    from vitune.cli.console import console
+    from vitune.errors import ConfigError
+    from vitune.lean import LEVELS
+    from vitune.tasks.profile import ProfileSettings, write_profile
+    from vitune.tasks.profile import profile as run
+
+    if out is not None and not out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder '{out.parent}' to write '{out.name}' to.")
+    levels = None if memory is None else tuple(LEVELS if "all" in memory else memory)
+    settings = ProfileSettings(
+        **given(
+            model=model,
+            methods=None if method is None else tuple(method),
+            levels=levels,
+            image_size=image_size,
+            classes=classes,
+            batch_size=batch_size,
+            rounds=time,
+            peak=peak or None,
+            precision=precision,
+            device=device,
+        )
+    )
+    news = console(news=True)
+    with news.status("") as status:
+        result = run(settings, lambda text: status.update(text))
+    _print(result.rows)
+    if out is not None:
+        write_profile(result, out)
+        news.print(f"written to {out}")
+
+
+def _print(rows: tuple[ProfileRow, ...]) -> None:
+    from vitune.cli.console import console, table
+
+    numbers = ["trained", "disk MB", "GFLOPs", "saved", "forecast"]
+    if rows[0].peak_bytes is not None:
+        numbers.append("peak")
+    if rows[0].step_ratio is not None:
+        numbers += ["step s", "x full", "infer x"]
+    made = table("method", *numbers, right=tuple(numbers))
+    before = ""
+    for row in rows:
+        if row.method != before:
+            made.add_row(row.method)
+            before = row.method
+        cells = [
+            _short(row.trained_parameters),
+            f"{row.adapter_bytes / 1e6:.3f}",
+            f"{row.step_flops / 1e9:.2f}",
+            f"{row.saved_activation_bytes / 2**20:,.1f}",
+            f"{row.forecast_bytes / 2**20:,.0f}",
+        ]
+        if row.peak_bytes is not None:
+            cells.append(f"{row.peak_bytes / 2**20:,.0f}")
+        if row.step_ratio is not None and row.inference_ratio is not None:
+            cells += [
+                f"{row.step_seconds or 0:.3f}",
+                f"{row.step_ratio[0]:.2f}",
+                f"{row.inference_ratio[0]:.2f}",
+            ]
+        made.add_row(f"  {row.memory}", *cells)
+    out = console()
+    out.print(made)
+    out.print(
+        "saved: MiB kept between forward and backward. forecast: the most MiB that a step holds, with weights, "
+        "gradients and AdamW's state. GFLOPs: of a training step, per image, two per multiply-accumulate.",
+    )
+
+
+def _short(count: int) -> str:
+    """A count in thousands or millions."""
+    return f"{count / 1e6:.2f}M" if count >= 1e6 else f"{count / 1e3:.1f}k"

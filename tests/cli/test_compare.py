@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import QUICK, Refused, Run
+
+WORDS = ("--methods", "linear", "--methods", "bitfit", "--seeds", 1, "--search", "none", *QUICK)
+TRAINING = ("--set", "augment=none", "--set", "warmup_epochs=0")
+
+
+def test_compare_prints_a_table_and_leaves_a_report(run: Run, images: Path) -> None:
+    outcome = run("compare", images, *WORDS, *TRAINING)
+    assert outcome.code == 0, outcome.err
+    out = Path("runs/compare-small")
+    assert {path.name for path in out.iterdir()} == {
+        *("comparison.json", "comparison.csv", "comparison.md"),
+        *("report.html", "trials"),
+    }
+    assert outcome.err.splitlines()[0] == "2 trials"
+    assert "1/2  linear  seed 0  lr 0.01  test " in outcome.err
+    assert "ETA " in outcome.err
+    rows = {line.split()[0]: line for line in outcome.out.splitlines() if line.strip()}
+    assert "baseline" in rows["linear"]
+    assert f"open {out}/report.html" in outcome.out
+    assert "vitune compare" in (out / "report.html").read_text()
+
+    again = run("compare", images, *WORDS, *TRAINING)
+    assert again.code == 0
+    assert again.err.splitlines() == ["2 trials"], "finished trials are read, not run"
+    assert again.out == outcome.out
+
+
+def test_a_failed_method_is_shown_beside_the_others(run: Run, images: Path) -> None:
+    words = ("--methods", "linear", "--methods", "hst(unknown=1)")
+    assert run("compare", images, *words).code == 2
+    words = ("--methods", "linear", "--methods", "vpt(prompts=100000000000)")
+    outcome = run("compare", images, *words, "--search", "none", "--seeds", 1, *QUICK, *TRAINING)
+    assert outcome.code == 0, outcome.err
+    assert "failed: vpt(prompts=100000000000)  seed 0" in outcome.err
+    assert "1 trial failed; the report tells why, --retry-failed runs them again." in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "no methods given; name two or more: vitune compare DATA --methods linear --methods ssf."),
+        (("--methods", "ssf"), "a comparison needs two methods or more, got 1; give --methods again."),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--baseline", "lora"),
+            "the baseline 'lora' is not among the methods. Known: linear, ssf.",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--search", "smal"),
+            "there is no search 'smal'. Did you mean 'small'?",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--set", "lr=0.1"),
+            "--set lr: a comparison sets it for every trial; leave it out.",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--batch-size", "500"),
+            "batch_size 500 is larger than the 18 training images; use 18 or less.",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--set", "epoch=1"),
+            "--set epoch: there is no such setting. Did you mean 'epochs'?",
+        ),
+    ],
+)
+def test_mistakes(refused: Refused, images: Path, words: tuple[str, ...], sentence: str) -> None:
+    assert refused("compare", images, *words) == sentence
+
+
+def test_data_that_are_not_there(refused: Refused) -> None:
+    assert "'nowhere' do not exist" in refused(
+        "compare", "nowhere", "--methods", "ssf", "--methods", "linear"
+    )
+
+
+def test_an_interrupted_comparison_says_how_to_go_on(
+    run: Run, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitune.bench.train_trial.train", interrupted)
+        outcome = run("compare", images, *WORDS, *TRAINING)
+    assert outcome.code == 130
+    expected = "stopped; finished trials are in runs/compare-small; go on with: vitune compare "
+    assert expected in outcome.err
+    assert run("compare", images, *WORDS, *TRAINING).code == 0, "the trial was left open to the next"
