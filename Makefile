@@ -36,7 +36,7 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/pyright
 
 test check: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 slow: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -m slow

@@ -7,8 +7,8 @@ DATA_ROOT holds `caltech101.tar` and `cifar10.tar` (or folders) in VTAB-1k layou
 the best is trained with three seeds on train800val200, and its last epoch is tested once. The test split is sealed
 while settings are chosen. May be killed and started again; several processes may work over one folder.
 
-Writes benchmarks/results/baselines.md, one JSON per final trial in benchmarks/results/baselines/, and the README's
-table.
+It is `vitune compare` with learning rates of its own. Writes benchmarks/results/baselines.md, one JSON per final trial
+in benchmarks/results/baselines/, and the README's table; the report of each data set is in runs/baselines/.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from pathlib import Path
 from benchmarks.data_sets import data_set
 from benchmarks.step_time import RESULT as STEP_TIME
 from vitune.backbones import BUILT_IN, read_card
-from vitune.bench import Case, Column, SelectThenTest, TrialOutcome, TrialRunner, aggregate, run_protocol
+from vitune.bench import Column, TrialOutcome, aggregate
+from vitune.bench.compare import compare, make_plan
+from vitune.bench.compare_files import write_comparison
+from vitune.bench.compare_request import CompareRequest
 from vitune.bench.table import markdown
-from vitune.bench.train_trial import TrainTrial
 from vitune.durable import replace_file
+from vitune.tasks.request import DataSettings
 
 HERE = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -55,7 +58,7 @@ SETTINGS = {
     "precision": "fp32",
     "checkpoint_minutes": None,
 }
-PROTOCOL = SelectThenTest(name="small", settings=SETTINGS)
+PROTOCOL = "small"
 COLUMNS = (
     Column("test accuracy, %", "metrics.test.accuracy", 100, 1),
     Column("lr", "lr", 1, 4),
@@ -68,17 +71,21 @@ COLUMNS = (
 
 def run(root: Path, sets: list[str]) -> list[TrialOutcome]:
     """Run what is not finished; returns the final trials."""
-    paths = {name: data_set(name, root, WORK / "data") for name in sets}
-    trials = TrainTrial(paths)
-    # The weights are part of what is tried: another built-in backbone makes other trials.
-    protocol = dataclasses.replace(PROTOCOL, name=f"{PROTOCOL.name}-{read_card().sha256[:8]}")
-    runner = TrialRunner(WORK / "trials", trials.run, trials.open_data)
-    cases = [
-        Case(data=name, model=BUILT_IN, methods=method, grid=tuple({"lr": lr} for lr in rates))
-        for name in sets
-        for method, rates in GRIDS.items()
-    ]
-    return [outcome for result in run_protocol(runner, protocol, cases) for outcome in result.final]
+    outcomes = []
+    for name in sets:
+        request = CompareRequest(
+            name=PROTOCOL,
+            data=DataSettings(path=data_set(name, root, WORK / "data")),
+            methods=tuple(GRIDS),
+            rates=GRIDS,
+            training=SETTINGS,
+            workers=0,
+            out=WORK / name,
+        )
+        result = compare(make_plan(request))
+        write_comparison(result)
+        outcomes += [outcome for case in result.cases for outcome in case.final]
+    return outcomes
 
 
 def keep(outcome: TrialOutcome) -> TrialOutcome:
@@ -96,7 +103,7 @@ def page(outcomes: list[TrialOutcome]) -> str:
     return f"""# Baselines
 
 Backbone `{BUILT_IN}`, weights {read_card().sha256[:12]} (see its card). Mean over three seeds +- half width of the 95 %
-t-interval; the numbers behind a cell link to the JSON of each seed. Protocol `{PROTOCOL.name}`: see the head of
+t-interval; the numbers behind a cell link to the JSON of each seed. Protocol `{PROTOCOL}`: see the head of
 `benchmarks/baselines.py`, which made this page.
 
 {markdown(aggregate(outcomes, COLUMNS), COLUMNS, HERE, heads=("data", "methods"))}
@@ -127,9 +134,12 @@ def step_times() -> str:
 def summary(outcomes: list[TrialOutcome]) -> str:
     """The accuracies alone, one line per method, for the README."""
     rows = aggregate(outcomes, COLUMNS)
-    sets = list(dict.fromkeys(row.trial.data for row in rows))
+    names = {
+        row.trial.data: row.trial.data.rpartition("-")[0] for row in rows
+    }  # less the digest of the lists
+    sets = list(names.values())
     accuracy = COLUMNS[0].title
-    cells = {(row.trial.methods, row.trial.data): row.cells[accuracy] for row in rows}
+    cells = {(row.trial.methods, names[row.trial.data]): row.cells[accuracy] for row in rows}
     lines = [
         "## Evidence on real data",
         "",

@@ -14,7 +14,9 @@ import pytest
 from tests.contract.cases import FEW, SLOW
 
 ROOT = Path(__file__).parents[2]
-CASES = [(text, "plain") for text in FEW] + [case for case in SLOW if case[1] == "hf"]
+# HST's BatchNorms use the statistics of each process's part, as its reference does.
+CASES = [(text, "plain") for text in FEW if not text.startswith("hst")]
+CASES += [case for case in SLOW if case[1] == "hf"]
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ WRITTEN = [
     for text, family in MERGING
     if "rebuilt" in FAMILIES[family].features
     and text in ("full", "bitfit", "lora", "ssf", "lora(rank=2),ssf")
+    and not (family == "eva02" and "ssf" in text)  # below
 ]
 
 
@@ -78,6 +79,9 @@ def test_merged_in_part_computes_the_same_and_can_be_detached(text, family):
     with torch.no_grad():
         torch.testing.assert_close(tuned(images(family)), expected, rtol=1e-5, atol=1e-5)
     left = [f"{edit.role} ({edit.edit})" for edit in tuned.costs().edits]
+    stuck = [
+        name for name in stuck if not name.startswith("head ")
+    ]  # a head of its own is no edit of the backbone
     assert sorted(left) == sorted(stuck)
     tuned.detach()
     plain = backbone(family).state_dict()
@@ -104,13 +108,22 @@ def test_written_checkpoint_loads_without_vitune(text, family, tmp_path):
     assert BackboneSource.from_dict(description) == source
     assert description["class_names"] == ["a", "b", "c"]
     assert [child.name for child in tmp_path.iterdir()] == [path.name]
-    if FAMILIES[family].anatomy == "hf-vit":
+    if FAMILIES[family].anatomy.startswith("hf-"):
         plain = rebuild(source, description["num_classes"], pretrained=False)
     else:
         plain = timm.create_model(source.name, num_classes=description["num_classes"], **source.kwargs)
     plain.load_state_dict(load_file(path), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(logits(plain.eval(), images(family)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_shift_of_keys_that_have_no_bias_and_are_rotated_is_not_written(tmp_path):
+    tuned, expected = tuned_and_scores("ssf", "eva02")
+    with pytest.raises(SurgeryError, match=r"has no bias at 'blocks\.0\.attn\.k_proj' to take up the shift"):
+        write_merged(tuned, tmp_path / "out.safetensors")
+    assert not list(tmp_path.iterdir())
+    with torch.no_grad():  # in memory it is merged all the same
+        torch.testing.assert_close(logits(tuned.model, images("eva02")), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_checkpoint_into_a_missing_directory_is_refused_before_merging(tmp_path):

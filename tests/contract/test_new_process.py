@@ -29,7 +29,7 @@ def read_back(tmp_path_factory) -> dict[str, dict[str, object]]:
         tuned.model.eval()
         tuned.save(folder / str(i), class_names=("a", "b", "c") if tuned.anatomy.head else None)
         with torch.no_grad():
-            scores = tuned(images(family))
+            scores = tuned(images(family)).contiguous()
         save_file({"scores": scores}, folder / f"{i}.safetensors")
         (folder / f"{i}.pickle").write_bytes(pickle.dumps(tuned))
     (folder / "cases.json").write_text(json.dumps(ALL))

@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
     found = commands()
-    assert len(found) == 9
+    assert len(found) == 11
     for number, command in enumerate(found):
         for name, replacement in NEEDS_DOWNLOAD.items():
             command = command.replace(name, replacement)

@@ -16,14 +16,16 @@ SOURCE = ROOT / "src/vitune"
 
 # What the picture leaves out, and the level it stands on.
 BESIDE = {"_extras": "errors", "durable": "errors", "randomness": "errors", "tuned": "methods"}
-BESIDE |= {"backbones": "adapters", "recipes": "tasks"}
+BESIDE |= {"backbones": "adapters", "recipes": "tasks", "ops": "anatomy", "interop": "training"}
 # Imports between two packages of one level.
 SIDEWAYS = {
     ("tuned", "methods"),
     ("adapters", "backbones"),
     ("bench", "tasks"),
+    ("bench", "report"),
     ("tasks", "report"),
     ("tasks", "recipes"),
+    ("interop", "training"),
     ("_extras", "errors"),
     ("durable", "errors"),
     ("randomness", "errors"),
