@@ -226,11 +226,11 @@ class Tuned:
             store_bits=store_bits,
         )
 
-    def merge(self) -> nn.Module:
+    def merge(self, *, partial: bool = False) -> nn.Module:
         """Fold the edits into the backbone's weights: see `vitune.adapters.merge`."""
         from vitune.adapters import merge  # a layer above, as in `save`
 
-        return merge(self)
+        return merge(self, partial=partial)
 
     @property
     def memory(self) -> Level:

@@ -10,13 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers.attention import Attention
-from timm.layers.diff_attention import DiffAttention
 from timm.layers.hybrid_embed import HybridEmbed
 from timm.models.vision_transformer import (
     Block as TimmBlock,
 )
 from timm.models.vision_transformer import (
-    DiffParallelScalingBlock,
     ParallelScalingBlock,
     ParallelThingsBlock,
     ResPostBlock,
@@ -35,6 +33,7 @@ from vitune.anatomy._timm import (
     pool_operators,
     present,
 )
+from vitune.anatomy.timm_newer import DiffAttention, DiffParallelScalingBlock
 from vitune.errors import UnsupportedBackboneError
 
 FAMILY = "timm-vit"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.layers.drop import DropPath, calculate_drop_path_rates
+from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.models import build_model_with_cfg, checkpoint_seq, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -195,8 +195,8 @@ class AsMlp(nn.Module):
         self.num_features = self.head_hidden_size = embed_dim * 2 ** (len(depths) - 1)
         self.patch_embed = PatchEmbed(self.img_size, patch_size, in_chans, embed_dim)
         stages = []
-        rates: Any = calculate_drop_path_rates(drop_path_rate, list(depths), stagewise=True)
-        for i, stage_rates in enumerate(rates):
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        for i, stage_rates in enumerate(one.tolist() for one in rates):
             width = embed_dim * 2**i
             blocks = [
                 AxialShiftBlock(width, shift_size, mlp_ratio, as_bias, drop_rate, rate)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelScalingBlock, ParallelThingsBlock
+from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock
 from torch import Tensor
 
+from vitune.anatomy.timm_newer import DiffParallelScalingBlock
 from vitune.surgery.points._base import BlockWithPoints, Points
 
 
