@@ -81,7 +81,8 @@ def test_a_run_allocates_trains_and_is_loaded_again(colours: Path, tmp_path: Pat
     settings = result["methods"][0]["settings"]
     assert settings["sparse"]
     costs = result["costs"]
-    assert 1000 < costs["trained_parameters"] - costs["head_parameters"] < 3000
+    # The nearest total that a threshold gives, which may be up to twice the budget.
+    assert 1000 < costs["trained_parameters"] - costs["head_parameters"] < 4000
     tuned = vitune.load(tmp_path / "run")
     held = json.loads((tmp_path / "run/adapter_config.json").read_text())["methods"][0]["settings"]
     assert held == settings == tuned.methods[0].settings()
