@@ -25,11 +25,21 @@ from vitune.anatomy import (
     timm_vit,
 )
 from vitune.anatomy._refused import reason
-from vitune.anatomy._roles import ALL_LINEAR, Anatomy, Block, Layout, Operator, Slot, short_name
+from vitune.anatomy._roles import (
+    ALL_CONV,
+    ALL_LINEAR,
+    Anatomy,
+    Block,
+    Kind,
+    Layout,
+    Operator,
+    Slot,
+    short_name,
+)
 from vitune.anatomy._tree import tree
 from vitune.errors import UnsupportedBackboneError
 
-__all__ = ["ALL_LINEAR", "FAMILIES", "Anatomy", "Block", "Layout", "Operator", "Slot"]
+__all__ = ["ALL_CONV", "ALL_LINEAR", "FAMILIES", "Anatomy", "Block", "Kind", "Layout", "Operator", "Slot"]
 __all__ += ["anatomy", "logits", "short_name", "tree"]
 
 _FILES = (

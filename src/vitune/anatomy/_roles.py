@@ -20,7 +20,7 @@ from vitune.errors import NothingMatchedError, did_you_mean
 Kind = Literal["linear", "conv", "norm", "identity"]
 Layout = Literal["NLC", "NCHW"]
 
-ALL_LINEAR = "all-linear"
+ALL_LINEAR, ALL_CONV = "all-linear", "all-conv"
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class Anatomy:
         """Resolve role patterns.
 
         A pattern is a role (`blocks.3.attn.q`), a short name (`attn.q`: in every block), one of both with shell
-        wildcards (`blocks.[0-3].mlp.*`; matches whole layers, never a layer and its slices), or `all-linear` (every
-        linear layer inside the blocks).
+        wildcards (`blocks.[0-3].mlp.*`; matches whole layers, never a layer and its slices), `all-linear` or
+        `all-conv` (every linear layer or convolution inside the blocks).
 
         Args:
             patterns: The patterns; every one must match.
@@ -177,8 +177,9 @@ def short_name(role: str) -> str:
 
 
 def _matches(pattern: str, slot: Slot) -> bool:
-    if pattern == ALL_LINEAR:
-        return slot.rows is None and slot.operator.kind == "linear" and slot.role.startswith("blocks.")
+    if pattern in (ALL_LINEAR, ALL_CONV):
+        of_kind = pattern == f"all-{slot.operator.kind}"
+        return slot.rows is None and of_kind and slot.role.startswith("blocks.")
     short = short_name(slot.role)
     if pattern in (slot.role, short):
         return True

@@ -1,4 +1,5 @@
-"""timm's convolutional networks: ResNet (ResNeXt, SE-ResNet ...), RegNet, EfficientNet, MobileNetV3 and V4.
+"""timm's convolutional networks: ResNet (ResNeXt, SE-ResNet, Res2Net, ResNeSt, SKNet ...), RegNet, EfficientNet,
+MobileNetV3 and V4, HardCoRe-NAS.
 
 Operators are named by what they are and their order: `stem.conv1`, `stem.norm1`, `blocks.I.conv1`, `blocks.I.norm1`,
 `blocks.I.shortcut.conv1`, `blocks.I.se.conv1` (squeeze and excitation), `final.conv1`. A block has no points: its
@@ -22,7 +23,7 @@ from vitune.anatomy._roles import Anatomy, Block, Operator
 from vitune.errors import UnsupportedBackboneError
 
 FAMILY = "timm-cnn"
-TIMM_FILES = ("resnet", "regnet", "efficientnet", "mobilenetv3")
+TIMM_FILES = ("resnet", "res2net", "resnest", "sknet", "regnet", "efficientnet", "mobilenetv3", "hardcorenas")
 LOOKED_FOR = "timm's ResNet, RegNet, EfficientNet or MobileNetV3"
 
 

@@ -29,6 +29,7 @@ from vitune.surgery.points import (
     hf_beit,
     hf_swin,
     hf_vit,
+    positions,
     timm_convnext,
     timm_eva,
     timm_mixer,
@@ -66,7 +67,7 @@ __all__ += ["CONTEXT", "ROWS", "WithPoints", "has_point", "points_for"]
 _TIMM: dict[type[nn.Module], type[WithPoints]] = {}
 for _file in (timm_vit, timm_swin, timm_convnext, timm_mixer, timm_eva, timm_parallel, timm_post_norm):
     _TIMM |= _file.FORWARDS
-for _file in (attention, windows):
+for _file in (attention, positions, windows):
     _TIMM |= _file.FORWARDS
 
 # (model's folder in transformers, class name) -> forward pass.

@@ -23,11 +23,13 @@ POINTS = (
 )
 
 # Further tokens in the residual stream, (1 or B, n, D): attended to, never asking, gone after the attention. Only in
-# blocks whose attention has points too; the layers are called with the stream (B, N, D).
+# blocks whose attention has points too; the layers are called with the stream (B, N, D). A layer with a method
+# `score_bias` says there what is added to every score of its tokens, (n,), or None.
 CONTEXT = "context"
 
 # Rows that go through the blocks beside a map of patches, (B, n, D): what a sequence would hold in front of its tokens.
-# Its one layer takes them out of the block's input and puts them into its output: `split(x)`, `join(x, rows)`.
+# Its one layer takes them out of the block's input and puts them into its output: `split(x)`, `join(x, rows)`; where it
+# is `mixed`, windows get them in the wrong order (see `windows`).
 ROWS = "rows"
 
 # Points that only some blocks have: around a branch or the whole block, and beside the whole block.
@@ -96,13 +98,18 @@ class Points(nn.Module):
             stream: The residual stream (B, N, D).
             norm: The block's norm in front of its attention; it acts on the rows of `context` as on tokens.
         """
-        rows = [layer(stream) for layer in self.context.values()]
-        rows = [row for row in rows if row is not None]
-        if not rows:
+        found = [(layer(stream), getattr(layer, "score_bias", None)) for layer in self.context.values()]
+        given = [(row, None if bias is None else bias()) for row, bias in found if row is not None]
+        if not given:
             return {}
+        rows = [row for row, _ in given]
         batch = max(row.shape[0] for row in rows)
         joined = rows[0] if len(rows) == 1 else torch.cat([r.expand(batch, -1, -1) for r in rows], dim=1)
-        return {"context": self.through(self.attn_input, norm(joined))}
+        further = {"context": self.through(self.attn_input, norm(joined))}
+        if any(bias is not None for _, bias in given):
+            biases = [joined.new_zeros(row.shape[1]) if bias is None else bias for row, bias in given]
+            further["context_bias"] = torch.cat([bias.to(joined.dtype) for bias in biases])
+        return further
 
 
 def _around(layer: nn.Module, branch: Branch) -> Branch:
@@ -145,7 +152,10 @@ class BlockWithPoints(WithPoints):
 
     Attributes:
         attention_name: Name of the attention in a block that has the point `context`.
+        any_tokens: Whether the block may run for some of the tokens while the others are `context`: not where its
+            attention knows which token stands where.
     """
 
     points = POINTS
     attention_name: ClassVar[str] = ""
+    any_tokens: ClassVar[bool] = True

@@ -10,8 +10,9 @@
 | `attn.watch` | reads, changes nothing | q, k, scale | nothing |
 
 x is (B, N, D), q and k (B, H, N, d) of the N tokens themselves. Rows of `attn.context`, and those a block's point
-`context` hands over, pass through the very operators that make k and v, so every edit of these acts on them; they are
-attended to and never ask. What is further stands in front of the tokens' own keys and has no position.
+`context` hands over (with what is added to their scores, `context_bias`), pass through the very operators that make
+k and v, so every edit of these acts on them; they are attended to and never ask. What is further stands in front of the
+tokens' own keys and has no position.
 Where nothing is further, q, k and v stay views of one qkv tensor; where something is, it is written in front of that
 tensor, so that autograd keeps one storage all the same.
 """
@@ -28,11 +29,15 @@ from torch.nn import functional as F
 
 from vitune.surgery.points._base import Points, WithPoints
 
+MANY_ROWS = 16
 ATTENTION_POINTS = ("attn.context", "attn.kv", "attn.keys", "attn.watch")
 
 
 class AttentionWithPoints(WithPoints):
-    """Base of the attention forward passes with points; they take `context`, (1 or B, n, D), as a keyword."""
+    """Base of the attention forward passes with points.
+
+    They take `context`, (1 or B, n, D), and `context_bias`, (n,), as keywords.
+    """
 
     points = ATTENTION_POINTS
 
@@ -40,7 +45,14 @@ class AttentionWithPoints(WithPoints):
 class TimmAttentionWithPoints(AttentionWithPoints):
     """timm's `Attention`."""
 
-    def forward(self: Any, x: Tensor, *args: Any, context: Tensor | None = None, **kwargs: Any) -> Tensor:
+    def forward(
+        self: Any,
+        x: Tensor,
+        *args: Any,
+        context: Tensor | None = None,
+        context_bias: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
         """(B, N, D) to (B, N, D); further arguments are those of timm: `attn_mask`, `is_causal`."""
         p: Points = self.vitune.points
         if context is None and p.empty:
@@ -50,8 +62,12 @@ class TimmAttentionWithPoints(AttentionWithPoints):
         heads, width = self.num_heads, self.head_dim
         gate, norm = getattr(self, "gate", None), getattr(self, "norm", None)  # not in every release of timm
         opening = None if gate is None else gate(x).sigmoid()
-        rows = with_context(p, x, context)
-        qkv = self.qkv(rows).reshape(batch, -1, 3, heads, width)
+        if context is not None and _once(p, x, context):
+            qkv = _joined(self.qkv, x, context)
+        else:
+            qkv = self.qkv(with_context(p, x, context))
+        given = qkv.shape[1]
+        qkv = qkv.reshape(batch, given, 3, heads, width)
         pairs = [layer(x) for layer in p.at("attn.kv").values()]
         plain = isinstance(self.q_norm, nn.Identity) and isinstance(self.k_norm, nn.Identity)
         own = qkv[:, -tokens:]
@@ -64,14 +80,33 @@ class TimmAttentionWithPoints(AttentionWithPoints):
             watch(p, q, watched, self.scale)
         k, v = in_front(k, v, pairs)
         mask, causal = mask_for(p, x, k.shape[2] - tokens, **masks)
+        mask = with_bias(mask, context_bias, k.shape[2] - given, k.shape[2])
         y = attend(self, q, k, v, mask, causal).transpose(1, 2).reshape(batch, tokens, -1)
         y = y if norm is None else norm(y)
         y = y if opening is None else y * opening
         return self.proj_drop(self.proj(y))
 
 
+def _once(points: Points, x: Tensor, context: Tensor) -> bool:
+    """Whether to project the rows of `context`, the same for all images, once instead of once for each.
+
+    In inference, where there are enough of them to pay for writing what is projected into one tensor.
+    """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or len(points.at("attn.context")):
+        return False
+    return context.shape[0] == 1 and x.shape[0] > 1 and context.shape[1] >= MANY_ROWS
+
+
+def _joined(layer: nn.Module, x: Tensor, context: Tensor) -> Tensor:
+    """What a layer makes of rows (1, n, D) and tokens (B, N, D), in one tensor (B, n + N, ...)."""
+    tokens = layer(x)
+    return torch.cat([*_alike([layer(context.to(x.dtype))], tokens), tokens], dim=1)
+
+
 def attend(module: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Attention of q (B, H, N, d) to k and v (B, H, M, d), as the timm module does it, fused or not."""
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
     if module.fused_attn:
         drop = module.attn_drop.p if module.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=drop, is_causal=causal)
@@ -141,6 +176,28 @@ def mask_for(
         free = mask.new_zeros(1) if mask.is_floating_point() else mask.new_ones(1)
         mask = torch.cat([free.expand(*mask.shape[:-1], further), mask], dim=-1)
     return mask, is_causal
+
+
+def with_bias(mask: Tensor | None, bias: Tensor | None, before: int, keys: int) -> Tensor | None:
+    """A mask with what is added to the scores of some keys.
+
+    Args:
+        mask: As `mask_for` gives it.
+        bias: (n,), or None.
+        before: Number of keys in front of those n.
+        keys: Number M of all keys.
+
+    Returns:
+        The mask, added to the scores: broadcastable to (B, H, N, M); or as it was where there is no bias.
+    """
+    if bias is None:
+        return mask
+    row = F.pad(bias, (before, keys - before - len(bias)))[None, None, None]
+    if mask is None:
+        return row
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=row.dtype, device=row.device).masked_fill(~mask, -torch.inf)
+    return mask + row
 
 
 def _alike(rows: Iterable[Tensor], like: Tensor) -> list[Tensor]:

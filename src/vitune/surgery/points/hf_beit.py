@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vitune.surgery.points._base import POINTS, BlockWithPoints, Points
+from vitune.surgery.points._base import CONTEXT, POINTS, BlockWithPoints, Points
 
 
 class HFBeitLayerWithPoints(BlockWithPoints):
@@ -14,7 +14,9 @@ class HFBeitLayerWithPoints(BlockWithPoints):
 
     calls = ("layernorm_before", "attention", "layernorm_after", "mlp", "dropout", "relative_position_bias")
 
-    points = (*POINTS, "mlp.around")
+    points = (*POINTS, "mlp.around", CONTEXT)
+    attention_name = "attention"
+    any_tokens = False
 
     def forward(
         self: Any,
@@ -38,7 +40,8 @@ class HFBeitLayerWithPoints(BlockWithPoints):
             bias = self.relative_position_bias(window, interpolate_pos_encoding, dim_size=x.shape[1])
             mask = bias if mask is None else bias + mask
         z = p.through(p.attn_input, self.layernorm_before(x))
-        attended, _ = self.attention(z, attention_mask=mask, **kwargs)
+        more = p.further(x, self.layernorm_before)
+        attended, _ = self.attention(z, attention_mask=mask, **kwargs, **more)
         attended = self.lambda_1 * self.dropout(p.through(p.attn_output, attended))
         h = p.through(p.middle, p.added(p.attn_beside, x, self.drop_path(attended) + x))
         mixed = p.wrapped(p.mlp_around, h, mlp)

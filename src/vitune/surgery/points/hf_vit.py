@@ -35,7 +35,7 @@ class HFLayerWithPoints(BlockWithPoints):
 
         def attention(x: Tensor, keys: Tensor | None = None) -> Tensor:
             z = p.through(p.attn_input, norm1(x))
-            more = p.further(x, norm1) if CONTEXT in self.points else {}
+            more = p.further(x, norm1)
             if keys is None:
                 attended, _ = attend(z, *args, **kwargs, **more)
             else:
@@ -81,7 +81,9 @@ class HFDinov2LayerWithPoints(HFLayerWithPoints):
 class HFDinov3LayerWithPoints(BlockWithPoints):
     """transformers' `DINOv3ViTLayer`; no point around the attention, whose rotary positions need all rows."""
 
-    points = (*POINTS, "mlp.around")
+    points = (*POINTS, "mlp.around", CONTEXT)
+    attention_name = "attention"
+    any_tokens = False
 
     calls = HFDinov2LayerWithPoints.calls
 
@@ -94,7 +96,8 @@ class HFDinov3LayerWithPoints(BlockWithPoints):
             return self.layer_scale2(mixed)
 
         x = hidden_states
-        attended, _ = self.attention(p.through(p.attn_input, self.norm1(x)), *args, **kwargs)
+        more = p.further(x, self.norm1)
+        attended, _ = self.attention(p.through(p.attn_input, self.norm1(x)), *args, **kwargs, **more)
         attended = self.drop_path(self.layer_scale1(p.through(p.attn_output, attended)))
         h = p.through(p.middle, p.added(p.attn_beside, x, attended + x))
         mixed = self.drop_path(p.wrapped(p.mlp_around, h, mlp))
@@ -104,8 +107,8 @@ class HFDinov3LayerWithPoints(BlockWithPoints):
 class HFClipLayerWithPoints(HFLayerWithPoints):
     """transformers' `CLIPEncoderLayer` and `SiglipEncoderLayer`."""
 
-    points = (*POINTS, *AROUND)
     attention_name = "self_attn"
+    any_tokens = False
     norm_names = ("layer_norm1", "layer_norm2")
     calls = (*norm_names, "self_attn", "mlp")
 

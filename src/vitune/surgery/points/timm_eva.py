@@ -8,13 +8,15 @@ from timm.models.beit import Block as BeitBlock
 from timm.models.eva import EvaBlock
 from torch import Tensor
 
-from vitune.surgery.points._base import POINTS, BlockWithPoints, Points
+from vitune.surgery.points._base import CONTEXT, POINTS, BlockWithPoints, Points
 
 
 class EvaBlockWithPoints(BlockWithPoints):
     """timm's `EvaBlock`, and BEiT's block, which has the same parts."""
 
-    points = (*POINTS, "mlp.around")
+    points = (*POINTS, "mlp.around", CONTEXT)
+    attention_name = "attn"
+    any_tokens = False
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, N, D) to (B, N, D); further arguments go to the attention."""
@@ -24,8 +26,9 @@ class EvaBlockWithPoints(BlockWithPoints):
             mixed = p.through(p.mlp_output, self.mlp(p.through(p.mlp_input, self.norm2(h))))
             return mixed if self.gamma_2 is None else self.gamma_2 * mixed
 
+        more = p.further(x, self.norm1)
         attended = p.through(
-            p.attn_output, self.attn(p.through(p.attn_input, self.norm1(x)), *args, **kwargs)
+            p.attn_output, self.attn(p.through(p.attn_input, self.norm1(x)), *args, **kwargs, **more)
         )
         attended = self.drop_path1(attended if self.gamma_1 is None else self.gamma_1 * attended)
         h = p.through(p.middle, p.added(p.attn_beside, x, x + attended))

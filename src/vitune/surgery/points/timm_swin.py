@@ -39,12 +39,13 @@ class SwinBlockWithPoints(BlockWithPoints):
         rows = None
         if carriers:
             x, rows = carriers[0].split(x)
-        context = p.further(x, self.norm1).get("context")
+        further = p.further(x, self.norm1)
         z = p.through(p.attn_input, self.norm1(x))
-        if rows is None and context is None:
+        if rows is None and not further:
             return rest(x, self._attn(z))
         asking = None if rows is None else p.through(p.attn_input, self.norm1(rows))
-        attended, told = window_attention(self, z, context, asking)
+        confused = any(getattr(carrier, "mixed", False) for carrier in carriers)
+        attended, told = window_attention(self, z, further, asking, confused)
         y = rest(x, attended)
         if rows is None or told is None:
             return y

@@ -2,7 +2,8 @@
 
 Such rows stand in front of the tokens of every window; position bias and shift mask are 0 for them. `context` rows are
 attended to; `asking` rows attend as well, in every window, and what they are told is averaged over the windows of their
-image.
+image. With `mixed` they are laid out as if windows came image by image for each place, which they do not: a known error
+of a reference implementation, in which a batch's images see each other's rows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitune.surgery.points._base import Points
-from vitune.surgery.points.attention import AttentionWithPoints, attend, in_front
+from vitune.surgery.points.attention import AttentionWithPoints, attend, in_front, with_bias
 
 
 class WindowAttentionWithPoints(AttentionWithPoints):
@@ -29,7 +30,9 @@ class WindowAttentionWithPoints(AttentionWithPoints):
         mask: Tensor | None = None,
         *,
         context: Tensor | None = None,
+        context_bias: Tensor | None = None,
         asking: Tensor | None = None,
+        mixed: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Attention within windows.
 
@@ -37,7 +40,9 @@ class WindowAttentionWithPoints(AttentionWithPoints):
             x: Windows of all images, one image after the other, (B * windows, N, D).
             mask: Of the shift, (windows, N, N), or None.
             context: Rows (1 or B, n, D).
+            context_bias: What is added to the scores of these, (n,).
             asking: Rows (B, a, D).
+            mixed: Whether asking rows go to the windows in the wrong order.
 
         Returns:
             As x; with `asking` also what these are told, (B, a, D).
@@ -47,7 +52,7 @@ class WindowAttentionWithPoints(AttentionWithPoints):
             return super().forward(x, mask)
         number, tokens, _ = x.shape
         rows = [context, *(layer(x) for layer in p.at("attn.context").values()), asking]
-        front = [_per_window(row, number, x.dtype) for row in rows if row is not None]
+        front = [_per_window(row, number, x.dtype, mixed=mixed) for row in rows if row is not None]
         asks = 0 if asking is None else asking.shape[1]
         joined = torch.cat([*front, x], dim=1)
         qkv = self.qkv(joined).reshape(*joined.shape[:2], 3, self.num_heads, -1)
@@ -57,25 +62,29 @@ class WindowAttentionWithPoints(AttentionWithPoints):
         if mask is not None:
             windows = mask.shape[0]
             bias = bias + mask[:, None].repeat(number // windows, 1, 1, 1)
-        bias = F.pad(bias, (k.shape[2] - tokens, 0, asks, 0)).to(q.dtype)
+        bias = F.pad(bias, (k.shape[2] - tokens, 0, asks, 0))
+        bias = with_bias(bias, context_bias, k.shape[2] - joined.shape[1], k.shape[2])
         y = attend(self, q[:, :, -(asks + tokens) :], k, v, bias, causal=False)
         y = self.proj_drop(self.proj(y.transpose(1, 2).reshape(number, asks + tokens, -1)))
         if asking is None:
             return y
-        told = y[:, :asks].unflatten(0, (asking.shape[0], -1)).mean(dim=1)
+        images = asking.shape[0]
+        told = y[:, :asks]
+        told = told.unflatten(0, (-1, images)).mean(0) if mixed else told.unflatten(0, (images, -1)).mean(1)
         return y[:, asks:], told
 
 
 def window_attention(
-    block: Any, x: Tensor, context: Tensor | None, asking: Tensor | None
+    block: Any, x: Tensor, further: dict[str, Tensor], asking: Tensor | None, mixed: bool
 ) -> tuple[Tensor, Tensor | None]:
     """The attention of a Swin block, shift and windows included, with further rows.
 
     Args:
         block: timm's `SwinTransformerBlock`.
         x: What its attention sees, (B, height, width, D).
-        context: Rows (1 or B, n, D).
+        further: Rows (1 or B, n, D) and what is added to their scores, as keyword arguments of the attention.
         asking: Rows (B, a, D).
+        mixed: Whether asking rows go to the windows in the wrong order.
 
     Returns:
         As x, and what the asking rows are told, (B, a, D).
@@ -87,18 +96,20 @@ def window_attention(
     padded = y.shape[1:3]
     windows = window_partition(y, block.window_size).view(-1, block.window_area, channels)
     mask = block.get_attn_mask(y) if getattr(block, "dynamic_mask", False) else block.attn_mask
-    found = block.attn(windows, mask=mask, context=context, asking=asking)
+    found = block.attn(windows, mask=mask, **further, asking=asking, mixed=mixed)
     attended, told = found if asking is not None else (found, None)
     y = attended.view(-1, window_height, window_width, channels)
     y = window_reverse(y, block.window_size, *padded)[:, :height, :width].contiguous()
     return (torch.roll(y, shift, (1, 2)) if any(shift) else y), told
 
 
-def _per_window(rows: Tensor, windows: int, dtype: torch.dtype) -> Tensor:
-    """Rows (1 or B, n, D) for every window (B * windows, n, D): each image its own."""
+def _per_window(rows: Tensor, windows: int, dtype: torch.dtype, *, mixed: bool) -> Tensor:
+    """Rows (1 or B, n, D) for every window (B * windows, n, D): each image its own, unless they are mixed."""
     rows = rows.to(dtype)
     if rows.shape[0] == 1:
         return rows.expand(windows, -1, -1)
+    if mixed:
+        return rows.repeat(windows // rows.shape[0], 1, 1)
     return rows.repeat_interleave(windows // rows.shape[0], dim=0)
 
 
