@@ -75,7 +75,8 @@ def read_tokens_only(anatomy: Anatomy) -> bool:
         return False
     block = anatomy.model.get_submodule(anatomy.blocks[-1].path)
     try:
-        if CONTEXT not in points_for(block).points:
+        forward = points_for(block)
+        if CONTEXT not in forward.points or not getattr(forward, "any_tokens", True):
             return False
         carry_out(anatomy.model, _steps(anatomy))
     except UnsupportedBackboneError:

@@ -42,10 +42,14 @@ _MATRIX = {
     _aten.mm.default: 1,
     _aten.addmm.default: 2,
 }  # operation: which argument is the (D_in, D_out) matrix
-_ADD = _aten.add.Tensor
+_ADD, _CAT = _aten.add.Tensor, _aten.cat.default
+# Entries taken from a tensor, or added to it: cheap, but worth it only where that tensor is there anyway.
+_ENTRIES = {_aten.index_select.default, _aten.index_add.default}
+# What is joined may hold so small a part that has no recipe of its own.
+SMALL_PART = 8
 
 
-CANDIDATES = CHEAP | {_ADD, _aten.cat.default, *_MATRIX}
+CANDIDATES = CHEAP | _ENTRIES | {_ADD, _CAT, *_MATRIX}
 
 
 class LevelPolicy:
@@ -64,8 +68,10 @@ class LevelPolicy:
             return not _draws_numbers(operation, args)
         if operation is _ADD:
             return self._adds(args, run)
-        if operation is _aten.cat.default:
-            return all(run.recipe_of(tensor) is not None for tensor in args[0])
+        if operation is _CAT:
+            return self._joins(args[0], run)
+        if operation in _ENTRIES:
+            return run.recipe_of(args[0]) is not None or self._is_product(args[0], run)
         which = _MATRIX.get(operation)
         if which is None or not self._products:
             return False
@@ -74,12 +80,23 @@ class LevelPolicy:
         return inner <= min(LOW_RANK, outer // NARROWING) or self._is_product(matrix, run)
 
     def _is_product(self, matrix: Tensor, run: Recomputing) -> bool:
-        """Whether a matrix is one of the weights, or what autocast made of one."""
+        """Whether a matrix is one of the weights, or what autocast or changed entries made of one."""
         if matrix.untyped_storage()._cdata in self._products:
             return True
         recipe = run.recipe_of(matrix)
         source = None if recipe is None else recipe.source()
         return source is not None and source.untyped_storage()._cdata in self._products
+
+    @staticmethod
+    def _joins(tensors: list[Tensor], run: Recomputing) -> bool:
+        """Recipes joined with little else, such as further keys in front of those of the tokens."""
+        total = sum(tensor.numel() for tensor in tensors)
+        held = {
+            tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() // tensor.element_size()
+            for tensor in tensors
+            if run.recipe_of(tensor) is None
+        }
+        return len(held) < len(tensors) and sum(held.values()) * SMALL_PART <= total
 
     @staticmethod
     def _adds(args: tuple[Any, ...], run: Recomputing) -> bool:

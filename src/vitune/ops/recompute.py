@@ -49,8 +49,10 @@ class Recipe:
         return self._operation
 
     def source(self) -> Tensor | None:
-        """The first tensor that the operation read, where that is held as it is."""
+        """The first tensor that the operation read, or that the first operation of its chain of recipes read."""
         first = self._args[0] if self._args else None
+        if isinstance(first, _View):
+            return first.recipe.source()
         return first.tensor if isinstance(first, _Input) else None
 
     def retain(self) -> list[Tensor]:
