@@ -24,6 +24,7 @@ _EXPORTS = {
     "BiLoRA": "vitune.methods",
     "BitFit": "vitune.methods",
     "LoRA": "vitune.methods",
+    "Peft": "vitune.methods.hf_peft",
     "SPT": "vitune.methods",
     "SSF": "vitune.methods",
     "AdaptFormer": "vitune.methods",
@@ -37,7 +38,7 @@ _EXPORTS = {
 }
 __all__ = ["HST", "SSF", "AdaptFormer", "BitFit", "Full", "LinearProbe", "LoRA", "Method", "Policy", "Tuned"]
 __all__ += ["E2VPT", "SCT", "SPT", "VPT", "ALaST", "Adapter", "BiAdaptFormer"]
-__all__ += ["BiLoRA", "DyT", "VeLoRA", "VituneError", "__version__", "apply", "load"]
+__all__ += ["BiLoRA", "DyT", "Peft", "VeLoRA", "VituneError", "__version__", "apply", "load"]
 
 if TYPE_CHECKING:
     from vitune.adapters import load as load
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from vitune.methods import Method as Method
     from vitune.methods import Policy as Policy
     from vitune.methods import VeLoRA as VeLoRA
+    from vitune.methods.hf_peft import Peft as Peft
     from vitune.tuned import Tuned as Tuned
     from vitune.tuned import apply as apply
 

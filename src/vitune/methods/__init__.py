@@ -1,7 +1,9 @@
 """Methods, one file each. This file is the table of them: add a line to add a method."""
 
-from vitune.methods._base import Criterion, DataNeeds, Method, Policy, Run, count_parameters
-from vitune.methods._registry import ENTRY_POINTS, all_methods, get_method, register
+from vitune.methods._base import Criterion, DataNeeds, Method, Policy, Run, Skipping, count_parameters
+from vitune.methods._composition import Refusal, refusals
+from vitune.methods._costs import KNOWN_COSTS, KnownCosts, MethodCosts, known_costs
+from vitune.methods._registry import BRIDGES, ENTRY_POINTS, all_methods, get_method, register
 from vitune.methods.adapter import Adapter
 from vitune.methods.adaptformer import AdaptFormer
 from vitune.methods.alast import ALaST
@@ -14,7 +16,7 @@ from vitune.methods.full import Full
 from vitune.methods.hst import HST
 from vitune.methods.linear import LinearProbe
 from vitune.methods.lora import LoRA
-from vitune.methods.parse import method_text, parse
+from vitune.methods.parse import given_settings, method_text, parse
 from vitune.methods.sct import SCT
 from vitune.methods.spt import SPT
 from vitune.methods.ssf import SSF
@@ -22,6 +24,7 @@ from vitune.methods.velora import VeLoRA
 from vitune.methods.vpt import VPT
 
 __all__ = [
+    "BRIDGES",
     "E2VPT",
     "ENTRY_POINTS",
     "HST",
@@ -42,5 +45,14 @@ __all__ = [
     "LoRA",
     "Method",
 ]
-__all__ += ["ALaST", "Policy", "Run", "VeLoRA"]
-__all__ += ["all_methods", "count_parameters", "get_method", "method_text", "parse", "register"]
+__all__ += ["ALaST", "Policy", "Run", "Skipping", "VeLoRA"]
+__all__ += ["KNOWN_COSTS", "KnownCosts", "MethodCosts", "Refusal", "known_costs", "refusals"]
+__all__ += [
+    "all_methods",
+    "count_parameters",
+    "get_method",
+    "given_settings",
+    "method_text",
+    "parse",
+    "register",
+]

@@ -123,6 +123,19 @@ class DataNeeds:
     shuffled: bool = False
 
 
+@dataclass(frozen=True)
+class Skipping:
+    """How a model leaves out computation at inference, for those who measure or export it.
+
+    Attributes:
+        kept: Images (B, channels, height, width) to which patch tokens (B, N) every gate keeps, by role.
+        dense: Makes a context; while it is entered, everything is computed and masked: the same values.
+    """
+
+    kept: Callable[[Tensor], Mapping[str, Tensor]]
+    dense: Callable[[], AbstractContextManager[None]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """Settings of one way to tune a backbone. Subclasses are frozen dataclasses; one file each.
@@ -139,6 +152,7 @@ class Method:
             adapts frozen weights, which full fine-tuning and a linear probe do not leave it.
         acts_on_others: Whether it trains nothing itself but changes how the other methods' parameters train. Where all
             given methods are of that kind, they act on full fine-tuning.
+        search_space: Its main settings, and the values that a search tries for each beside the one it has.
     """
 
     name: ClassVar[str]
@@ -148,6 +162,7 @@ class Method:
     merges: ClassVar[bool]
     each_token_alone: ClassVar[bool] = True
     acts_on_others: ClassVar[bool] = False
+    search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     conflicts: ClassVar[Mapping[str, str]] = {
         "full": "full fine-tuning already trains every weight that the other would adapt",
         "linear": "every method trains the head; a linear probe is the method that trains nothing else",
@@ -198,6 +213,23 @@ class Method:
         """What to do during training, or None."""
         return None
 
+    def skipping(self, tuned: Tuned) -> Skipping | None:
+        """How the trained model leaves out computation that depends on the image; None: it does not."""
+        return None
+
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """What the report of a run draws to explain what the method did; asked for once, at the end of the run.
+
+        Args:
+            tuned: The trained model, in evaluation mode; left as it was.
+            images: A few (B, channels, height, width), as evaluation sees them, where the model is.
+
+        Returns:
+            Kind of picture to its JSON values; a file of `vitune.report.pictures` draws each kind and describes its
+            values.
+        """
+        return {}
+
     @property
     def starts_at_identity(self) -> bool:
         """Whether the tuned model computes the very same as the plain one before training."""
@@ -228,6 +260,19 @@ class Method:
             if name not in known:
                 raise ConfigError(f"{cls.name}: no setting '{name}'. {did_you_mean(name, known)}")
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> Method | None:
+        """Made from settings as text, for a method whose settings are not its fields; None: they are.
+
+        Raises:
+            ConfigError: If a setting is unknown or malformed.
+        """
+        return None
+
+    def texts(self) -> dict[str, str] | None:
+        """The inverse of `from_texts`, without what is at its default; None: the settings are the fields."""
+        return None
 
     def require(self, condition: bool, setting: str, must: str) -> None:
         """Complain about a setting.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from importlib.metadata import entry_points
 from typing import TypeVar
 
@@ -10,6 +11,9 @@ from vitune.errors import NothingMatchedError, did_you_mean
 from vitune.methods._base import Method
 
 ENTRY_POINTS = "vitune.methods"
+
+# Settings of other libraries as methods: module and class, loaded when asked for by name.
+BRIDGES = {"peft": ("vitune.methods.hf_peft", "Peft")}
 
 _METHODS: dict[str, type[Method]] = {}
 
@@ -44,14 +48,17 @@ def all_methods() -> dict[str, type[Method]]:
 
 
 def get_method(name: str) -> type[Method]:
-    """The method of a name; a hyphen will do for an underscore.
+    """The method of a name, bridges included; a hyphen will do for an underscore.
 
     Raises:
         NothingMatchedError: If there is none; names the nearest.
     """
     methods = all_methods()
+    if name in BRIDGES:
+        module, cls = BRIDGES[name]
+        return getattr(importlib.import_module(module), cls)
     if name not in methods and name.replace("-", "_") in methods:
         name = name.replace("-", "_")
     if name not in methods:
-        raise NothingMatchedError(f"no method '{name}'. {did_you_mean(name, methods)}")
+        raise NothingMatchedError(f"no method '{name}'. {did_you_mean(name, [*methods, *BRIDGES])}")
     return methods[name]

@@ -51,6 +51,7 @@ class Adapter(Method):
     title: ClassVar[str] = "Adapter"
     paper: ClassVar[str] = "arXiv:1902.00751"
     default_lr: ClassVar[float] = 1e-3
+    search_space: ClassVar = {"bottleneck": (4, 8, 16, 32)}
     merges: ClassVar[bool] = False
 
     bottleneck: int = 8

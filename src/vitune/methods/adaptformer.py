@@ -46,6 +46,7 @@ class AdaptFormer(Method):
     title: ClassVar[str] = "AdaptFormer"
     paper: ClassVar[str] = "arXiv:2205.13535"
     default_lr: ClassVar[float] = 1e-3
+    search_space: ClassVar = {"bottleneck": (8, 16, 32, 64)}
     merges: ClassVar[bool] = False
 
     bottleneck: int = 64

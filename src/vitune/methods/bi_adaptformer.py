@@ -33,6 +33,7 @@ class BiAdaptFormer(LowBit):
     name: ClassVar[str] = "bi_adaptformer"
     title: ClassVar[str] = "Bi-AdaptFormer"
     merges: ClassVar[bool] = False
+    search_space: ClassVar = {"bottleneck": (8, 16, 32, 64)}
     conflicts: ClassVar[dict[str, str]] = {
         **Method.conflicts,
         "adaptformer": "both put a bottleneck beside the MLP; the two would be one wider bottleneck",

@@ -35,6 +35,7 @@ class BiLoRA(LowBit):
     name: ClassVar[str] = "bi_lora"
     title: ClassVar[str] = "Bi-LoRA"
     merges: ClassVar[bool] = True
+    search_space: ClassVar = {"rank": (8, 16, 32, 64)}
     conflicts: ClassVar[dict[str, str]] = {
         **Method.conflicts,
         "lora": "both are low-rank updates of the same layers; the two would be one of higher rank",

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal, Union
 
 from vitune.errors import ConfigError, did_you_mean
@@ -42,8 +43,25 @@ def parse(text: str) -> tuple[Method, ...]:
         position = found.end() + 1
 
 
+def given_settings(text: str) -> frozenset[str]:
+    """The settings that a text gives, those that equal their defaults too: `lora.rank` of `lora(rank=8)`.
+
+    Args:
+        text: Methods as `parse` reads them; must be readable.
+    """
+    return frozenset(
+        f"{found['name']}.{part.partition('=')[0].strip()}"
+        for found in _METHOD.finditer(text)
+        for part in filter(str.strip, (found["settings"] or "").split(","))
+    )
+
+
 def method_text(method: Method) -> str:
     """The inverse of `parse` for one method: its name, and the settings that differ from the defaults."""
+    texts = method.texts()
+    if texts is not None:
+        joined = ",".join(f"{name}={text}" for name, text in texts.items())
+        return f"{method.name}({joined})" if joined else method.name
     default = type(method)()
     changed = [
         f"{field.name}={value_text(getattr(method, field.name))}"
@@ -61,21 +79,31 @@ def setting_types(method: type[Method]) -> dict[str, Any]:
 
 def _method(name: str, settings: str) -> Method:
     method = get_method(name)
-    expected = setting_types(method)
-    values: dict[str, Any] = {}
+    texts: dict[str, str] = {}
     for part in filter(str.strip, settings.split(",")):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not key or not value:
             raise ConfigError(f"{name}: cannot read the setting '{part.strip()}'; write name=value.")
-        if key not in expected:
-            raise ConfigError(f"{name}: no setting '{key}'. {did_you_mean(key, expected)}")
-        if key in values:
+        if key in texts:
             raise ConfigError(f"{name}: the setting '{key}' is given twice.")
+        texts[key] = value
+    return method.from_texts(texts) or method(**_values(method, texts))
+
+
+def _values(method: type[Method], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Settings by the types of the method's fields."""
+    expected = setting_types(method)
+    values: dict[str, Any] = {}
+    for key, text in texts.items():
+        if key not in expected:
+            raise ConfigError(f"{method.name}: no setting '{key}'. {did_you_mean(key, expected)}")
         try:
-            values[key] = read_value(value, expected[key])
+            values[key] = read_value(text, expected[key])
         except ValueError:
-            raise ConfigError(f"{name}: {key} must be {type_text(expected[key])}, not '{value}'.") from None
-    return method(**values)
+            raise ConfigError(
+                f"{method.name}: {key} must be {type_text(expected[key])}, not '{text}'."
+            ) from None
+    return values
 
 
 def read_value(text: str, kind: Any) -> Any:

@@ -20,7 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from torch import Tensor
 
 from vitune.anatomy import Anatomy
 from vitune.errors import UnsupportedBackboneError
@@ -28,6 +30,7 @@ from vitune.methods._base import Method, Policy
 from vitune.methods._registry import register
 from vitune.methods.alast.costs import ALaSTCosts, BlockShape, alast_costs
 from vitune.methods.alast.edits import AttentionWatch, BlockShare, BlockShareEdit
+from vitune.methods.alast.pictures import kept_by_blocks
 from vitune.methods.alast.policy import ALaSTPolicy
 from vitune.methods.alast.selection import COUNTS, SELECTIONS, Count, Selection, inclusion, probabilities
 from vitune.methods.alast.steering import Steering
@@ -167,6 +170,10 @@ class ALaST(Method):
         first = tuned.model.get_submodule(f"{tuned.anatomy.blocks[0].path}.vitune.{self.name}")
         assert isinstance(first, BlockShare)
         return ALaSTPolicy(tuned, first.steering)
+
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """Which patches enter every block in training, under the budgets at the end."""
+        return {} if self.tokens == "all" else {"kept_patches": kept_by_blocks(tuned, images)}
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {

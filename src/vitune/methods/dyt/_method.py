@@ -19,17 +19,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, Block
 from vitune.errors import UnsupportedBackboneError
-from vitune.methods._base import Method
+from vitune.methods._base import Method, Skipping
 from vitune.methods._registry import register
 from vitune.methods.adaptformer import AdaptFormer, Bottleneck
-from vitune.methods.dyt.dispatch import AttentionDispatch, Dispatch, LayerDispatch, MlpDispatch
-from vitune.methods.dyt.gate import GateSettings
+from vitune.methods.dyt.activity import gates, kept_tokens, picture_record
+from vitune.methods.dyt.dispatch import AttentionDispatch, Dispatch, LayerDispatch, MlpDispatch, computing_all
+from vitune.methods.dyt.gate import DecideBy, GateSettings
 from vitune.methods.dyt.moe import MixtureOfBottlenecks
 from vitune.methods.dyt.policy import DyTPolicy, TrainingTerms
 from vitune.surgery import AttachAtPoint, Step, points_for
@@ -65,6 +67,8 @@ class DyT(Method):
         temperature: tau of the gate in training.
         final_temperature: What tau falls to, linearly over the steps of the run; none keeps it.
         threshold: A token is kept where the gate is above it.
+        decide_by: What a gate goes by: every `token`'s score; the mean score of an `image`, whose patches are kept or
+            skipped together; or nothing, at `random` with `target_rate`. The last two are controls.
         attend: In attention or layer dispatch, whether training attends to `active` tokens, as inference does, or to
             `all` of them, as the paper's text says.
         experts: Adapters that are mixed for every image; 1 is the plain adapter.
@@ -75,6 +79,7 @@ class DyT(Method):
     title: ClassVar[str] = "DyT"
     paper: ClassVar[str] = "arXiv:2403.11808"
     default_lr: ClassVar[float] = 1e-3
+    search_space: ClassVar = {"bottleneck": (16, 32, 64)}
     merges: ClassVar[bool] = False
     conflicts: ClassVar[Mapping[str, str]] = {
         **Method.conflicts,
@@ -96,6 +101,7 @@ class DyT(Method):
     temperature: float = 5.0
     final_temperature: float | None = None
     threshold: float = 0.5
+    decide_by: DecideBy = "token"
     attend: Literal["active", "all"] = "active"
     experts: int = 1
     routing: Literal["softmax", "sigmoid"] = "softmax"
@@ -116,6 +122,8 @@ class DyT(Method):
         final = self.final_temperature
         self.require(final is None or 0 < final < math.inf, "final_temperature", "positive or none")
         self.require(0 < self.threshold < 1, "threshold", "in (0, 1)")
+        decided = self.decide_by in get_args(DecideBy)
+        self.require(decided, "decide_by", "'token', 'image' or 'random'")
         self.require(self.attend in ("active", "all"), "attend", "'active' or 'all'")
         self.require(self.experts >= 1, "experts", "at least 1")
         self.require(self.routing in ("softmax", "sigmoid"), "routing", "'softmax' or 'sigmoid'")
@@ -134,11 +142,12 @@ class DyT(Method):
             )
         steps: list[Step] = []
         for block in anatomy.blocks:
-            for around, beside, kind in _PARTS[self.dispatch]:
+            for part, (around, beside, kind) in enumerate(_PARTS[self.dispatch]):
                 self._require_point(anatomy, block, around)
                 role = f"blocks.{block.index}"
                 if block.index >= self.first_block:
-                    gate = _MakeDispatch(kind, block.width, anatomy.num_prefix_tokens, self)
+                    pattern = 2 * block.index + part
+                    gate = _MakeDispatch(kind, block.width, anatomy.num_prefix_tokens, pattern, self)
                     steps.append(AttachAtPoint(f"{role}.{around}", block.path, around, self.name, gate))
                 adapter = _MakeAdapter(block.width, self)
                 steps.append(AttachAtPoint(f"{role}.{beside}", block.path, beside, self.name, adapter))
@@ -155,6 +164,21 @@ class DyT(Method):
         )
         return DyTPolicy([m for m in tuned.model.modules() if isinstance(m, Dispatch)], terms)
 
+    def skipping(self, tuned: Tuned) -> Skipping:
+        """What the gates keep, and the model with everything computed and masked."""
+        found = gates(tuned)
+        return Skipping(
+            kept=partial(kept_tokens, tuned),
+            dense=partial(computing_all, list(found.values())),
+        )
+
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """Which patches every gate keeps, where all gates see one grid."""
+        patches = math.prod(tuned.anatomy.grid)
+        if any(kept.shape[1] != patches for kept in kept_tokens(tuned, images[:1]).values()):
+            return {}
+        return {"kept_patches": picture_record(tuned, images)}
+
     def _require_point(self, anatomy: Anatomy, block: Block, point: str) -> None:
         module = anatomy.model.get_submodule(block.path)
         if point not in points_for(module).points:
@@ -170,6 +194,7 @@ class _MakeDispatch:
     kind: type[Dispatch]
     width: int
     prefix: int
+    pattern: int
     config: DyT
 
     def __call__(self) -> Dispatch:
@@ -178,6 +203,8 @@ class _MakeDispatch:
             threshold=self.config.threshold,
             nominal_rate=self.config.target_rate,
             hide_skipped=self.config.attend == "active",
+            decide_by=self.config.decide_by,
+            pattern=self.pattern,
         )
         return self.kind(self.width, self.prefix, settings)
 

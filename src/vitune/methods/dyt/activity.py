@@ -87,7 +87,7 @@ def activation_rates(tuned: Tuned, batches: Iterable[Tensor]) -> dict[str, float
 
 
 def picture_record(tuned: Tuned, images: Tensor) -> Mapping[str, Any]:
-    """What `vitune.report.kept_patches` draws, as JSON values: which patches of images every gate keeps.
+    """What `vitune.report.pictures.kept_patches` draws, as JSON values: which patches of images every gate keeps.
 
     Args:
         tuned: A model with DyT, whose gates see the patches of one grid.
@@ -98,6 +98,7 @@ def picture_record(tuned: Tuned, images: Tensor) -> Mapping[str, Any]:
     """
     kept = kept_tokens(tuned, images)
     return {
+        "when": "evaluation",
         "grid": list(tuned.anatomy.grid),
         "layers": [
             {"role": role, "kept": ["".join("01"[int(token)] for token in row) for row in tokens.tolist()]}

@@ -3,7 +3,8 @@
 Training computes the part for all tokens, since the gradient of m needs them, but keeps and goes back through the
 active ones alone where rows do not mix (MLP): the gradient into a skipped row is m * g = 0, so this is exact.
 Inference gathers the active rows of the whole batch, whatever their number in each image, computes these and puts them
-back; where nearly all are active it computes all. A compiled or exported model computes all and masks.
+back; where nearly all are active it computes all. A program of torch.export does the same, with numbers of rows that
+are known when it runs. A compiled model computes all and masks, so does any within `computing_all`.
 
 Attention and layer dispatch are the paper's text (section 3.2, table 1) with two choices of ours. Training hides
 skipped keys, so that it computes what inference does; `attend="all"` is the literal text. A layer that is skipped in
@@ -15,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,12 +35,14 @@ class Dispatch(Gate, ABC):
 
     Attributes:
         complete: Whether the gate is out of use and every token goes through.
+        dense: Whether all tokens are computed at inference and masked, in place of skipping.
         record: Where decisions are noted, if anybody wants to see them.
     """
 
     def __init__(self, width: int, prefix: int, settings: GateSettings) -> None:
         super().__init__(width, prefix, settings)
         self.complete = False
+        self.dense = False
         self.record: list[Decision] | None = None
 
     def forward(self, stream: Tensor, part: Branch) -> Tensor:  # type: ignore[override]
@@ -55,6 +59,10 @@ class Dispatch(Gate, ABC):
             self.record.append(decision)
         mask = F.pad(decision.mask, (self.prefix, 0), value=1.0)  # prefix tokens are always active
         mask = mask.view(stream.shape[:-1])
+        if self.dense:
+            return self._masked(stream, part, mask)
+        if torch.compiler.is_exporting() and not self.training:
+            return self._exported(stream, part, mask)
         if torch.compiler.is_compiling():
             return self._masked(stream, part, mask)
         if mask.requires_grad:
@@ -72,6 +80,10 @@ class Dispatch(Gate, ABC):
     @abstractmethod
     def _skipped(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
         """The same from active tokens alone."""
+
+    @abstractmethod
+    def _exported(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
+        """The same without a decision that depends on values, so that it can be traced."""
 
     def _keys(self, mask: Tensor) -> Tensor | None:
         """Tokens (B, N) that attention may see, or None for all; an image without an active token sees all."""
@@ -107,6 +119,12 @@ class MlpDispatch(Dispatch):
         active = part(rows.index_select(1, order[:count]))
         return active.new_zeros(rows.shape).index_copy_(1, order[:count], active).view(stream.shape)
 
+    def _exported(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
+        places = mask.flatten().nonzero().squeeze(1)
+        rows = stream.reshape(1, -1, stream.shape[-1])
+        active = part(rows.index_select(1, places))
+        return active.new_zeros(rows.shape).index_copy_(1, places, active).view(stream.shape)
+
     def _nominal(self, mask: Tensor) -> int:
         patches = mask[0].numel() - self.prefix
         return len(mask) * (self.prefix + round(self.settings.nominal_rate * patches))
@@ -120,9 +138,13 @@ class AttentionDispatch(Dispatch):
 
     def _skipped(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
         gathered = _gathered(stream, mask, self._nominal(mask))
-        if gathered is None:
-            return self._masked(stream, part, mask)
-        rows, places, keys = gathered
+        return self._masked(stream, part, mask) if gathered is None else self._put(stream, part, *gathered)
+
+    def _exported(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
+        return self._put(stream, part, *_gathered_untold(stream, mask))
+
+    def _put(self, stream: Tensor, part: Branch, rows: Tensor, places: Tensor, keys: Tensor | None) -> Tensor:
+        """The part's value on the gathered rows, where they belong."""
         found = part(rows, keys=keys)
         return found.new_zeros(stream.shape).scatter_(1, places, _valid(found, keys))
 
@@ -136,11 +158,7 @@ class LayerDispatch(AttentionDispatch):
     def _masked(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
         return stream + (part(stream, keys=self._keys(mask)) - stream) * mask.unsqueeze(-1)
 
-    def _skipped(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
-        gathered = _gathered(stream, mask, self._nominal(mask))
-        if gathered is None:
-            return self._masked(stream, part, mask)
-        rows, places, keys = gathered
+    def _put(self, stream: Tensor, part: Branch, rows: Tensor, places: Tensor, keys: Tensor | None) -> Tensor:
         return stream.scatter_add(1, places, _valid(part(rows, keys=keys) - rows, keys))
 
 
@@ -165,6 +183,17 @@ def _gathered(stream: Tensor, mask: Tensor, nominal: int) -> tuple[Tensor, Tenso
     if fewest < most:
         keys = torch.arange(most, device=mask.device) < counts.unsqueeze(1)
     return stream.gather(1, places), places, keys
+
+
+def _gathered_untold(stream: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_gathered`, always and with keys, for a tracer that does not know how many rows there will be."""
+    counts = mask.sum(1)
+    most: Any = counts.max().to(torch.int64).item()  # a symbol
+    torch._check(most >= 0)
+    torch._check(most <= mask.shape[1])
+    order = mask.argsort(dim=1, descending=True, stable=True).narrow(1, 0, most)
+    places = order.unsqueeze(-1).expand(-1, -1, stream.shape[-1])
+    return stream.gather(1, places), places, torch.arange(most, device=mask.device) < counts.unsqueeze(1)
 
 
 def _range(counts: Tensor) -> tuple[int, int]:
@@ -194,6 +223,20 @@ def nothing_skipped(layers: Iterable[Dispatch]) -> Iterator[None]:
     finally:
         for layer, value in zip(layers, before, strict=True):
             layer.complete = value
+
+
+@contextmanager
+def computing_all(layers: Iterable[Dispatch]) -> Iterator[None]:
+    """While entered, inference computes every token and masks: the same values without the saving."""
+    layers = list(layers)
+    before = [layer.dense for layer in layers]
+    for layer in layers:
+        layer.dense = True
+    try:
+        yield
+    finally:
+        for layer, value in zip(layers, before, strict=True):
+            layer.dense = value
 
 
 @contextmanager

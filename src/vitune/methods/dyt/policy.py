@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,15 +44,19 @@ class DyTPolicy(Policy):
         self._layers, self._settings = list(layers), terms
         self.passes = 1 if terms.complete_pass == "none" else 2
         self.terms: dict[str, Tensor] = {}
+        self._rates: Tensor | None = None
         self._steps = 1
 
     def begin(self, run: Run) -> None:
         """Learn how many steps the temperature has to fall."""
         self._steps = run.steps
 
-    def log(self) -> dict[str, float]:
-        """The terms of the last step's loss."""
-        return {name: float(value) for name, value in self.terms.items()}
+    def log(self) -> dict[str, Any]:
+        """The terms of the last step's loss, and the share of patch tokens that every gate kept in it."""
+        found: dict[str, Any] = {name: float(value) for name, value in self.terms.items()}
+        if self._rates is not None:
+            found["dyt_rates"] = [round(rate, 4) for rate in self._rates.tolist()]
+        return found
 
     def before_step(self, step: int) -> None:
         """Set the temperature of the step."""
@@ -85,7 +90,9 @@ class DyTPolicy(Policy):
             distance = distillation(teacher, logits)
             terms["distillation"] = distance.detach()
             loss = loss + distance
-        rate = active_share([note[-1].mask for note in notes])
+        masks = [note[-1].mask for note in notes]
+        self._rates = torch.stack([mask.detach().mean() for mask in masks])
+        rate = active_share(masks)
         terms["rate"] = rate.detach()
         self.terms = terms
         yield loss + self._settings.rate_weight * (rate - self._settings.target_rate) ** 2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitune.errors import TrainingError
 from vitune.methods._base import Policy, Run
-from vitune.methods.e2vpt.scores import importance, lowest, masks_of, pruning_count
+from vitune.methods.e2vpt.scores import Importance, importance, lowest, masks_of, pruning_count
 from vitune.randomness import derive_seed
 from vitune.surgery import AttachAtPoint, layer_path
 
@@ -25,6 +25,9 @@ class Pruning(Policy):
     """Scores and prunes at the end of the first stage, then asks for the second.
 
     A run that continues with pruned prompts (a loaded adapter) has one stage, in which the masks rest.
+
+    Attributes:
+        scores: By what was pruned in this run; None before it was.
     """
 
     def __init__(self, tuned: Tuned, method: E2VPT) -> None:
@@ -32,6 +35,7 @@ class Pruning(Policy):
         self._masks = masks_of(tuned.model)
         self._run: Run | None = None
         self._start: dict[str, Tensor] = {}
+        self.scores: Importance | None = None
 
     def begin(self, run: Run) -> None:
         """Remember the data; masks that were pruned before rest."""
@@ -53,7 +57,7 @@ class Pruning(Policy):
                 "e2vpt: pruning needs the training batches to score the prompts on; give them to `begin` in a Run."
             )
         method = self._method
-        found = importance(
+        found = self.scores = importance(
             self._tuned, batches, sign=method.score, per=method.score_per, tokens=method.token_score
         )
         tokens, segments = self._masks.segment.shape
@@ -77,7 +81,9 @@ class Pruning(Policy):
     def state_dict(self) -> dict[str, Any]:
         """Whether the prompts are pruned; until then the start values."""
         start = {f"start/{name}": tensor for name, tensor in self._start.items()}
-        return {"pruned": bool(self._masks.pruned), **start}
+        scores = {} if self.scores is None else vars(self.scores)
+        measured = {f"score/{name}": tensor.cpu() for name, tensor in scores.items()}
+        return {"pruned": bool(self._masks.pruned), **start, **measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
@@ -87,14 +93,30 @@ class Pruning(Policy):
             for name, tensor in state.items()
             if name.startswith("start/")
         }
+        if "score/tokens" in state:
+            self.scores = Importance(state["score/tokens"], state["score/segments"])
         self._masks.pruned.fill_(state["pruned"])  # the model's own state may come later
         self._rest_if_pruned()
+
+    def picture_record(self) -> dict[str, Any] | None:
+        """What `vitune.report.pictures.pruned_prompts` draws, as JSON values; None where nothing was pruned."""
+        if self.scores is None:
+            return None
+        masks = self._masks
+        return {
+            "token_score": self._method.token_score,
+            "tokens": _rounded(self.scores.tokens),
+            "segments": [_rounded(row) for row in self.scores.segments],
+            "kept_tokens": masks.token.detach().int().tolist(),
+            "kept_segments": masks.segment.detach().int().tolist(),
+        }
 
     def _rest_if_pruned(self) -> None:
         if self._masks.pruned:
             for mask in self._masks.parameters():
                 mask.requires_grad_(False)
                 mask.grad = None
+            self._masks.settle()
 
     def _rewind(self) -> None:
         """Back to the start values; with `reinit` the prompts and the head are drawn anew."""
@@ -112,6 +134,10 @@ class Pruning(Policy):
                 if isinstance(head, nn.Linear):
                     fresh = nn.Linear(head.in_features, head.out_features, head.bias is not None)
                     _take(head, fresh)
+
+
+def _rounded(scores: Tensor) -> list[float]:
+    return [float(f"{value:.4g}") for value in scores.tolist()]
 
 
 def _take(layer: nn.Module, fresh: nn.Module) -> None:

@@ -161,13 +161,15 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _with_gradients(masks: Masks) -> Iterator[None]:
-    """Masks that rest, or are buffers, have gradients for a while."""
+    """Masks that rest, or are buffers, have gradients for a while, those of pruned tokens too."""
     before = masks.token.requires_grad, masks.segment.requires_grad
+    settled, masks.settled_for = masks.settled_for, None
     for mask in (masks.token, masks.segment):
         mask.requires_grad_(True)
     try:
         with torch.enable_grad():
             yield
     finally:
+        masks.settled_for = settled
         for mask, needed in zip((masks.token, masks.segment), before, strict=True):
             mask.requires_grad_(needed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -26,7 +26,14 @@ from vitune.methods.e2vpt.pruning import Pruning
 from vitune.methods.e2vpt.scores import Per, Sign, TokenScore
 from vitune.methods.e2vpt.storage import surviving, whole
 from vitune.methods.vpt.layers import Prompts, once_projection, uniform
-from vitune.methods.vpt.settings import READS_BLOCKS, patch_sides, prompt_steps, start_bound, swin_bound
+from vitune.methods.vpt.settings import (
+    READS_BLOCKS,
+    patch_sides,
+    prompt_steps,
+    require_windows,
+    start_bound,
+    swin_bound,
+)
 from vitune.methods.vpt.swin import FAMILY as SWIN
 from vitune.methods.vpt.swin import swin_steps
 from vitune.surgery import AttachAtPoint, Step, has_point
@@ -61,12 +68,14 @@ class E2VPT(Method):
         token_score: How a token is scored: `removal`, `segments` or `gradient`.
         rewind: For the second stage everything starts from its own start values (`init`) or from new ones (`reinit`).
         kv_start: Start of the key-value prompts: `kaiming`, `uniform` or `normal`.
+        mix_windows: In a Swin, as for VPT: the released code's order of prompts in windows, an error.
     """
 
     name: ClassVar[str] = "e2vpt"
     title: ClassVar[str] = "E2VPT"
     paper: ClassVar[str] = "arXiv:2307.13770"
     default_lr: ClassVar[float] = 1e-3
+    search_space: ClassVar = {"prompts": (5, 10, 20, 50)}
     merges: ClassVar[bool] = False
     conflicts: ClassVar[Mapping[str, str]] = {**Method.conflicts, "vpt": ONE_KIND, "hst": READS_BLOCKS}
 
@@ -87,6 +96,7 @@ class E2VPT(Method):
     token_score: TokenScore = "removal"
     rewind: Literal["init", "reinit"] = "init"
     kv_start: KVStart = "kaiming"
+    mix_windows: bool = False
 
     def __post_init__(self) -> None:
         self.require(self.prompts >= 0, "prompts", "at least 0")
@@ -123,6 +133,11 @@ class E2VPT(Method):
         """Pruning between two stages, where masks train."""
         return Pruning(tuned, self) if self.masks == "trained" and self.prompts else None
 
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """The scores of prompts and segments, and what was pruned."""
+        found = next((p.picture_record() for p in tuned.policies if isinstance(p, Pruning)), None)
+        return {} if found is None else {"pruned_prompts": found}
+
     def stored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Without the values that are pruned."""
         return surviving(tuned, tensors)
@@ -152,6 +167,7 @@ class E2VPT(Method):
         shallow = self.mode == "shallow"
         if anatomy.family == SWIN:
             return self._in_swin(anatomy, shallow)
+        require_windows(anatomy, self.name, self.mix_windows)
         chosen = anatomy.blocks[:1] if shallow else anatomy.blocks
         shape = (self.prompts, self.project or anatomy.width)
         make = MakeMaskedPrompts(
@@ -166,6 +182,7 @@ class E2VPT(Method):
             )
             if self.masks != "none"
             else None,
+            foldable=not shallow,
         )
         return prompt_steps(anatomy, self.name, chosen, make, shallow, self.prompts)
 
@@ -178,7 +195,7 @@ class E2VPT(Method):
         if self.masks != "none":
             masks = partial(Masks, self.prompts, self.segments, self.segment_layout, self.masks == "trained")
         make = partial(_swin_prompts, self.prompts, swin_bound(anatomy), self.dropout, masks)
-        return swin_steps(anatomy, self.name, self.prompts, make, shallow=shallow)
+        return swin_steps(anatomy, self.name, self.prompts, make, shallow=shallow, mixed=self.mix_windows)
 
     def _kv(self, anatomy: Anatomy) -> list[Step]:
         height, width = patch_sides(anatomy)

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, short_name
 from vitune.errors import ConfigError, UnsupportedBackboneError
@@ -27,7 +28,11 @@ from vitune.methods._base import Method
 from vitune.methods._registry import register
 from vitune.methods.hst.edit import KEY, HierarchicalSide, SideHead
 from vitune.methods.hst.network import SideNetwork
+from vitune.methods.hst.pictures import map_record
 from vitune.surgery import Attach, LeaveOut, Step, Train, check_plain_vit
+
+if TYPE_CHECKING:
+    from vitune.tuned import Tuned
 
 __all__ = ["HST", "HierarchicalSide", "SideNetwork"]
 
@@ -120,6 +125,13 @@ class HST(Method):
             names = [name for name, _ in module.named_parameters("", False)]
             steps += [Train(f"{norm.role}.{name}", f"{norm.path}.{name}") for name in names]
         return steps
+
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """The maps of the pyramid."""
+        model: Any = tuned.model
+        with torch.no_grad():
+            maps = model.forward_pyramid(images)
+        return {"pyramid_maps": map_record(maps, (images.shape[-2], images.shape[-1]))}
 
     def _depths(self, blocks: int) -> tuple[int, ...]:
         if self.depths and sum(self.depths) != blocks:

@@ -71,6 +71,7 @@ class ChooseChannels(Policy):
 
     Attributes:
         chosen: Whether the maps have their channels.
+        scores: Role to the score of every channel (C,), where they were measured in this run.
 
     Args:
         tuned: The model with `sct` applied.
@@ -80,6 +81,7 @@ class ChooseChannels(Policy):
     def __init__(self, tuned: Tuned, method: SCT) -> None:
         self._tuned, self._method = tuned, method
         self.chosen = False
+        self.scores: dict[str, Tensor] = {}
 
     def prepare(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Measure the plain backbone, whatever other methods are applied beside this one."""
@@ -88,15 +90,41 @@ class ChooseChannels(Policy):
         tuned, method = self._tuned, self._method
         batches = getattr(batches, "unaugmented", batches)
         found = class_norms(tuned.model, sites(tuned.anatomy, method), batches, tuned._steps)
+        self.scores = {role: salience.score.float() for role, salience in found.items()}
         set_channels(tuned, {role: salience.top(method.channels) for role, salience in found.items()})
 
     def state_dict(self) -> dict[str, Any]:
-        """Whether the channels are chosen; which they are stands in the maps."""
-        return {"chosen": self.chosen}
+        """Whether the channels are chosen, which stand in the maps, and the scores."""
+        return {"chosen": self.chosen, **{f"score/{role}": score for role, score in self.scores.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.chosen = bool(state["chosen"])
+        found = {
+            key.removeprefix("score/"): score for key, score in state.items() if key.startswith("score/")
+        }
+        self.scores = {role: score.cpu() for role, score in found.items()}
+
+
+def picture_record(tuned: Tuned) -> dict[str, Any] | None:
+    """What `vitune.report.pictures.channel_scores` draws, as JSON values; None where no scores were measured.
+
+    Args:
+        tuned: A model with `sct` applied.
+    """
+    scores, maps = _policy(tuned).scores, _maps(tuned)
+    if not scores:
+        return None
+    return {
+        "sites": [
+            {
+                "role": role,
+                "scores": [float(f"{value:.4g}") for value in scores[role].tolist()],
+                "chosen": layer.index.tolist(),
+            }
+            for role, layer in maps.items()
+        ]
+    }
 
 
 def _method(tuned: Tuned) -> SCT:

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from torch import Tensor
 
 from vitune.anatomy import Anatomy
 from vitune.errors import UnsupportedBackboneError
 from vitune.methods._base import Method, Policy
 from vitune.methods._registry import register
 from vitune.methods.sct.layers import SalientEdit, SalientLinear, SalientRows
-from vitune.methods.sct.selection import ChooseChannels
+from vitune.methods.sct.selection import ChooseChannels, picture_record
 from vitune.methods.sct.sites import Site, sites
 from vitune.surgery import Attach, AttachAtPoint, Step
 
@@ -49,6 +51,7 @@ class SCT(Method):
     title: ClassVar[str] = "SCT, salient channel tuning"
     paper: ClassVar[str] = "arXiv:2309.08513"
     default_lr: ClassVar[float] = 6e-3
+    search_space: ClassVar = {"channels": (24, 48, 96)}
     merges: ClassVar[bool] = False  # of the default mode; an instance says it of its own
 
     channels: int = 96
@@ -103,6 +106,11 @@ class SCT(Method):
     def policy(self, tuned: Tuned) -> Policy:
         """Chooses the channels before the first step."""
         return ChooseChannels(tuned, self)
+
+    def pictures(self, tuned: Tuned, images: Tensor) -> dict[str, Any]:
+        """The scores of all channels, and which were chosen."""
+        found = picture_record(tuned)
+        return {} if found is None else {"channel_scores": found}
 
 
 def _attach(group: list[Site], config: SCT) -> Attach:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy
+from vitune.ops.scale_shift import scale_shift
 from vitune.surgery import Edit, takes_shift
 
 
@@ -24,9 +25,7 @@ class ScaleShift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`s * x + t` over the channels of x: (..., C), or (B, C, height, width) where channels come first."""
-        if self.channels_first:
-            return torch.addcmul(self.shift[:, None, None], x, self.scale[:, None, None])
-        return torch.addcmul(self.shift, x, self.scale)
+        return scale_shift(x, self.scale, self.shift, channels_first=self.channels_first)
 
 
 class ScaleShiftEdit(Edit):

@@ -164,7 +164,8 @@ class _Places:
                 stacklevel=2,
             )
         for path, step in self._on.items():
-            if step.key == "lora" or short_name(step.role) in _SSF_ROLES:
+            linear = operators[path].kind == "linear"
+            if (step.key == "lora" and linear) or short_name(step.role) in _SSF_ROLES:
                 wanted += self.at(operators[path])
         down = [step for step in self._steps if isinstance(step, AttachAtPoint) and step.key in _DOWN]
         if any(step.point == "mlp.beside" for step in down):
@@ -184,7 +185,7 @@ class _Places:
     def at(self, operator: Operator) -> list[Step]:
         """The edits of one layer."""
         step = self._on.get(operator.path)
-        if step is not None and step.key == "lora":
+        if step is not None and step.key == "lora" and operator.kind == "linear":
             return [self._make(operator.role, layer_path(step), VeloraDownEdit, operator.in_features)]
         if step is not None and operator.layout == "NLC" and not issubclass(step.edit, ScaleShiftNormEdit):
             pair = self._make(operator.role, layer_path(step), VeloraScaleShiftEdit, operator.out_features)

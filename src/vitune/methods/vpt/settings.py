@@ -28,7 +28,7 @@ from vitune.surgery import CONTEXT, Attach, AttachAtPoint, MakeLayer, Step
 
 READS_BLOCKS = "a side network reads the blocks' outputs, in which prompts may stand among the patches"
 # Families whose blocks take a sequence of any length, without positions of their own.
-ANY_LENGTH = ("timm-vit", "hf-vit", "hf-deit", "hf-dinov2")
+ANY_LENGTH = ("timm-vit", "hf-vit", "hf-deit", "hf-dinov2", "hf-clip", "hf-siglip")
 
 
 @register
@@ -46,12 +46,15 @@ class VPT(Method):
         share: With `deep`, one set of prompts for all blocks.
         project: Width r of the prompts, which one shared linear layer maps to the backbone's; None: no layer.
         dropout: Probability, on the prompts of each image; None: the released runs' 0.1 with `deep`, 0 with `shallow`.
+        mix_windows: In a Swin, prompts that go on get into the windows in the order of the released code, which mixes
+            those of a batch's images: only to reproduce what it computes.
     """
 
     name: ClassVar[str] = "vpt"
     title: ClassVar[str] = "VPT"
     paper: ClassVar[str] = "arXiv:2203.12119"
     default_lr: ClassVar[float] = 1e-3
+    search_space: ClassVar = {"prompts": (1, 5, 10, 50)}
     merges: ClassVar[bool] = False
     conflicts: ClassVar[Mapping[str, str]] = {**Method.conflicts, "hst": READS_BLOCKS}
 
@@ -63,6 +66,7 @@ class VPT(Method):
     share: bool = False
     project: int | None = None
     dropout: float | None = None
+    mix_windows: bool = False
 
     def __post_init__(self) -> None:
         self.require(self.prompts >= 1, "prompts", "at least 1")
@@ -95,6 +99,7 @@ class VPT(Method):
         """
         if anatomy.family == SWIN:
             return self._in_swin(anatomy)
+        require_windows(anatomy, self.name, self.mix_windows)
         chosen, evolving = self._placement(anatomy)
         shape = (self.prompts, self.project or anatomy.width)
         bound = start_bound(anatomy, shape[1])
@@ -115,7 +120,9 @@ class VPT(Method):
                     f"vpt: {setting} is not defined for a Swin, whose stages differ in width; leave it out."
                 )
         make = partial(swin_prompts, self.prompts, swin_bound(anatomy), self.rate)
-        return swin_steps(anatomy, self.name, self.prompts, make, shallow=self.mode == "shallow")
+        return swin_steps(
+            anatomy, self.name, self.prompts, make, shallow=self.mode == "shallow", mixed=self.mix_windows
+        )
 
     def _placement(self, anatomy: Anatomy) -> tuple[list[Block], bool]:
         """The prompted blocks, and whether the last one's prompts stay in the sequence."""
@@ -136,6 +143,19 @@ def start_bound(anatomy: Anatomy, width: int) -> float:
     """Bound v of the uniform start of prompts of a width; P is the side of a patch: v = sqrt(6 / (3 P P + d))."""
     height, side = patch_sides(anatomy)
     return math.sqrt(6 / (3 * height * side + width))
+
+
+def require_windows(anatomy: Anatomy, name: str, mix_windows: bool) -> None:
+    """Make sure that `mix_windows` has windows to act on.
+
+    Raises:
+        UnsupportedBackboneError: If it is asked for and there are none.
+    """
+    if mix_windows:
+        raise UnsupportedBackboneError(
+            f"{name}: mix_windows belongs to the windows of a Swin, and this is a {anatomy.family} backbone; leave it "
+            f"out."
+        )
 
 
 def swin_bound(anatomy: Anatomy) -> float:

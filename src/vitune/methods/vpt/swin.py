@@ -2,7 +2,7 @@
 
 Where prompts go on after a block (shallow ones, and those of the last block, which the average at the end includes)
 they lie in further rows of the map, below the patches, and every image keeps its own. The reference lays windows out
-batch first and prompts window first, which mixes the prompts of a batch's images; that is not done here.
+batch first and prompts window first, which mixes the prompts of a batch's images: done here only when asked for.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class Carry(nn.Module):
 
     Args:
         prompts: Their number.
+        mixed: Whether windows get them in the reference's order.
     """
 
-    def __init__(self, prompts: int) -> None:
+    def __init__(self, prompts: int, mixed: bool) -> None:
         super().__init__()
-        self.prompts = prompts
+        self.prompts, self.mixed = prompts, mixed
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map of patches, and the prompts (B, p, D)."""
@@ -69,11 +70,12 @@ class Enter(nn.Module):
 
     Args:
         prompts: The prompts.
+        mixed: Whether windows get them in the reference's order.
     """
 
-    def __init__(self, prompts: Prompts) -> None:
+    def __init__(self, prompts: Prompts, mixed: bool) -> None:
         super().__init__()
-        self.own = prompts
+        self.own, self.mixed = prompts, mixed
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The map as it is, and the prompts (B, p, D)."""
@@ -145,6 +147,7 @@ def swin_steps(
     make: Callable[[int, int, type[Prompts]], Prompts],
     *,
     shallow: bool,
+    mixed: bool,
 ) -> list[Step]:
     """Steps that give the blocks of a Swin their prompts.
 
@@ -154,6 +157,7 @@ def swin_steps(
         prompts: Number p of prompts.
         make: Makes the prompts of a block from its number, its width and their class.
         shallow: Whether those of the first block go through all.
+        mixed: Whether windows get those that go on in the reference's order.
 
     Raises:
         UnsupportedBackboneError: If the blocks take no further tokens (Swin v2), or the patches are not averaged.
@@ -170,10 +174,12 @@ def swin_steps(
         i, path = block.index, block.path
         if i == entering:
             kind = Prompts if i == 0 else BlockPrompts
-            layer = partial(_entering, partial(make, i, block.width, kind))
+            layer = partial(_entering, partial(make, i, block.width, kind), mixed)
             steps.append(AttachAtPoint(f"blocks.{i}.{ROWS}", path, ROWS, name, layer))
         elif shallow:
-            steps.append(AttachAtPoint(f"blocks.{i}.{ROWS}", path, ROWS, name, partial(Carry, prompts)))
+            steps.append(
+                AttachAtPoint(f"blocks.{i}.{ROWS}", path, ROWS, name, partial(Carry, prompts, mixed))
+            )
         else:
             kind = Prompts if i == 0 else BlockPrompts
             layer = partial(make, i, block.width, kind)
@@ -186,5 +192,5 @@ def swin_steps(
     return [*steps, Attach("taps", "", CleanMaps, count)]
 
 
-def _entering(make: Callable[[], Prompts]) -> Enter:
-    return Enter(make())
+def _entering(make: Callable[[], Prompts], mixed: bool) -> Enter:
+    return Enter(make(), mixed)

@@ -1,0 +1,253 @@
+"""Layers of PEFT as our edits.
+
+PEFT puts its layers into a copy of the backbone. Each is taken out again and becomes the layer of an edit; in place of
+the layer that it wrapped stands one that shares the parameters of the real one. So the backbone keeps its modules, its
+names and its bytes, and what PEFT computes is PEFT's own code.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitune.anatomy import Anatomy, Operator
+from vitune.errors import ConfigError
+from vitune.methods.hf_peft.options import config_class, peft_library
+from vitune.methods.hf_peft.targets import of_roles
+from vitune.surgery import AlwaysInEvaluation, Edit, attach, layer_of, parts_of, stand_in
+
+ADAPTER = "default"
+TOLERANCE = 1e-4
+# Without the dropouts that `refused` refuses, their training mode draws a number per layer and step, or looks for
+# infinities, and computes the same; weightless copies have no values to look at.
+IDLE_IN_TRAINING = ("LOHA", "LOKR", "VBLORA")
+
+
+class PeftEdit(Edit):
+    """Computes a layer as PEFT's layer round it does."""
+
+    key = "peft"
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the layer that is tuned."""
+        return self.vitune.peft(*args, **kwargs)
+
+    @staticmethod
+    def can_fold(module: nn.Module) -> bool:
+        """Whether PEFT merges the layer, and the merged layer computes the same: it is tried on a copy."""
+        layer = layer_of(module, PeftEdit)
+        plain = _plain(module)
+        if any(parameter.is_meta for parameter in plain.parameters()):
+            return True  # no values to compare
+        image = _input(plain)
+        merged = None if image is None else _merged(layer, plain)
+        if merged is None or image is None:
+            return False
+        with torch.no_grad():
+            expected = _with_base(layer, _plain(module)).eval()(image)
+            got = merged.eval()(image)
+        return torch.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
+
+    @staticmethod
+    def fold(module: Any, layer: nn.Module) -> None:
+        """What PEFT's merge writes."""
+        plain = _plain(module)
+        if any(parameter.is_meta for parameter in plain.parameters()):
+            return
+        merged = _merged(layer, plain)
+        assert merged is not None
+        own = dict(module.named_parameters(recurse=False))
+        for name, tensor in merged.named_parameters(recurse=False):
+            if name in own:
+                own[name].copy_(tensor)
+            else:
+                module.register_parameter(name, nn.Parameter(tensor.detach().clone()))
+
+
+class Injection:
+    """Makes the layers of all places at once, since some types share tensors between them."""
+
+    def __init__(
+        self, found: Anatomy, operators: Sequence[Operator], kind: str, options: Mapping[str, Any]
+    ) -> None:
+        self.found, self.operators, self.kind = found, tuple(operators), kind
+        self.options = dict(options)
+        self._layers: dict[str, nn.Module] = {}
+
+    def layer(self, path: str) -> nn.Module:
+        """The layer of a place, with a stand-in of the module there as what it wraps.
+
+        Raises:
+            ConfigError: If PEFT refuses the settings on this backbone, or changes the backbone's weights.
+        """
+        if path not in self._layers:
+            self._layers = self._made()
+        layer = self._layers.pop(path)
+        vars(layer)["base_layer"] = stand_in(self.found.model.get_submodule(path), PeftEdit)
+        return layer
+
+    def _made(self) -> dict[str, nn.Module]:
+        model = self.found.model
+        tensors = [p for o in self.operators for p in model.get_submodule(o.path).parameters(recurse=False)]
+        if any(tensor.is_meta for tensor in tensors):
+            try:
+                return self._inject(device="meta")
+            except ConfigError:  # not every start can be drawn without memory
+                return self._inject(device="cpu")
+        return self._inject()
+
+    def _inject(self, device: str | None = None) -> dict[str, nn.Module]:
+        model, paths = self.found.model, [operator.path for operator in self.operators]
+        twin = _copy(model, paths, device)
+        config = self._config(paths)
+        tuner = peft_library().PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
+        try:
+            # Warnings are about language models; one type draws a progress bar.
+            with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                tuner(twin, config, ADAPTER)
+        except Exception as error:  # whatever PEFT raises for settings that do not fit
+            text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ConfigError(
+                f"peft: {self.kind} does not fit this {self.found.family} backbone: {text}."
+            ) from error
+        return {path: self._taken(twin, path, compare=device is None) for path in paths}
+
+    def _taken(self, twin: nn.Module, path: str, *, compare: bool) -> nn.Module:
+        """PEFT's layer at a path of the copy, without the layer it wraps."""
+        layer = twin.get_submodule(path)
+        base = layer._modules.pop("base_layer", None)
+        if base is None:
+            raise ConfigError(
+                f"peft: {self.kind} made no layer round '{path}'; leave it out of target_modules."
+            )
+        original = self.found.model.get_submodule(path)
+        for name, parameter in original.named_parameters(recurse=False):
+            now = base._parameters.get(name)
+            if now is None or (compare and not torch.equal(now.detach().cpu(), parameter.detach().cpu())):
+                raise ConfigError(
+                    f"peft: {self.kind} with these settings changes the backbone's own weights ('{path}') before "
+                    f"training, which an adapter must not; choose another start, such as init_lora_weights=true."
+                )
+        held = {id(parameter) for parameter in base.parameters()}
+        if any(id(parameter) in held for parameter in layer.parameters()):
+            raise ConfigError(
+                f"peft: {self.kind} trains the weights of '{path}' themselves; use bitfit or full."
+            )
+        _freeze(layer)
+        if self.kind in IDLE_IN_TRAINING:
+            attach(layer, AlwaysInEvaluation, nn.Module())
+        return layer
+
+    def _config(self, paths: Sequence[str]) -> Any:
+        """The config for exactly these layers, whatever they were named by."""
+        options = {name: value for name, value in self.options.items() if name not in _RESOLVED}
+        for name, value in options.items():
+            if name.endswith("_pattern") and isinstance(value, Mapping):
+                options[name] = {p: v for key, v in value.items() for p in _patterns(self.found, key)}
+        options["target_modules"] = _exactly(paths)
+        if "feedforward_modules" in self.options:
+            options["feedforward_modules"] = _exactly(self.options["feedforward_modules"])
+        try:
+            return config_class(self.kind)(**options)
+        except Exception as error:
+            text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+            raise ConfigError(f"peft: {self.kind} refuses these settings: {text}.") from error
+
+
+# Settings that are ours to carry out: which layers, and what of the backbone trains.
+_RESOLVED = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "bias")
+
+
+def _exactly(paths: Sequence[str]) -> str:
+    """A regular expression, as PEFT takes it, that matches these paths and nothing else."""
+    return "|".join(map(re.escape, paths)) or "$^"
+
+
+def _patterns(found: Anatomy, key: str) -> list[str]:
+    """A key of a pattern setting: a role becomes the paths that have it, all else is PEFT's own affair."""
+    return [re.escape(path) for path in sorted(of_roles(found, key))] or [key]
+
+
+def _copy(model: nn.Module, paths: Sequence[str], device: str | None) -> nn.Module:
+    """A copy with real copies of the parameters at the paths; all others are shared, frozen."""
+    own = {id(p) for path in paths for p in model.get_submodule(path).parameters(recurse=False)}
+    memo: dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if id(tensor) not in own:
+            memo[id(tensor)] = _like(tensor, tensor.detach())
+        elif device is not None:
+            memo[id(tensor)] = _like(tensor, torch.zeros_like(tensor, device=device))
+    return copy.deepcopy(model, memo)
+
+
+def _like(tensor: Tensor, value: Tensor) -> Tensor:
+    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
+
+
+def _freeze(layer: nn.Module) -> None:
+    """Make buffers of the parameters that PEFT freezes: here every parameter of a new layer trains."""
+    for module in layer.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                del module._parameters[name]
+                module.register_buffer(name, parameter.detach())
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """A copy of a layer as it is below all edits."""
+    base, _ = parts_of(module)
+    twin = base.__new__(base)
+    nn.Module.__init__(twin)
+    fixed = {n: v for n, v in vars(module).items() if not n.endswith("_hooks") and not n.startswith("_")}
+    vars(twin).update(fixed)
+    for name, parameter in module._parameters.items():
+        value = None if parameter is None else nn.Parameter(parameter.detach().clone())
+        twin.register_parameter(name, value)
+    for name, buffer in module._buffers.items():
+        twin.register_buffer(name, None if buffer is None else buffer.clone())
+    return twin
+
+
+def _with_base(layer: Any, base: nn.Module) -> Any:
+    """A copy of PEFT's layer round another layer."""
+    twin = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): base})
+    del vars(twin)["base_layer"]
+    twin.base_layer = base
+    return twin
+
+
+def _merged(layer: nn.Module, plain: nn.Module) -> Any:
+    """The plain layer with PEFT's layer merged into it; None where PEFT cannot."""
+    twin = _with_base(layer, plain)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            twin.merge(adapter_names=[ADAPTER])
+    except Exception:  # every type has its own way of saying no
+        return None
+    return twin.get_base_layer()
+
+
+def _input(layer: Any) -> Tensor | None:
+    """Something to compute with, the same each time; None for a layer of an unknown kind."""
+    like = next(layer.parameters(), None)
+    if isinstance(layer, nn.Linear):
+        shape: tuple[int, ...] = (3, layer.in_features)
+    elif isinstance(layer, nn.Conv2d):
+        shape = (2, layer.in_channels, *(3 * size for size in layer.kernel_size))
+    elif isinstance(layer, nn.LayerNorm):
+        shape = (3, *layer.normalized_shape)
+    else:
+        return None
+    assert like is not None
+    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return numbers.to(device=like.device, dtype=like.dtype)

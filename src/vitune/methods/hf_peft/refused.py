@@ -1,0 +1,80 @@
+"""Types and settings of PEFT that cannot work on an image backbone, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vitune.errors import ConfigError
+from vitune.methods.hf_peft.options import config_class
+
+_PROMPTS = "learns tokens in front of a text model's embeddings; for images use vpt or e2vpt"
+TYPES = {
+    "ADAPTION_PROMPT": "puts prompts into the attention of LLaMA-like text models; for images use vpt or e2vpt",
+    "CPT": _PROMPTS,
+    "XLORA": "mixes other adapters of a text model by its hidden states; train one adapter",
+    "POLY": "needs the number of a task with every input, which an image classifier does not get",
+    "SHADOW": "runs a second text model beside the first; for a ladder beside an image backbone use hst",
+    "TRAINABLE_TOKENS": "trains rows of a text model's embedding table",
+    "FROD": "chooses shapes by the values of tensors, so that what it costs cannot be counted before it runs",
+    "WAVEFT": "chooses shapes by the values of tensors, so that what it costs cannot be counted before it runs",
+    "ADALORA": "cuts ranks by calls from its own training loop; use type=LORA",
+}
+# Settings that mean something in a text model, or that PEFT carries out outside the layers.
+SETTINGS = {
+    "target_parameters": "names parameters; name layers by target_modules",
+    "trainable_token_indices": "is about the embedding table of a text model",
+    "layer_replication": "changes the depth of the backbone",
+    "layers_pattern": "is not needed, since blocks are known by their role; leave it out",
+    "alora_invocation_tokens": "is about the tokens of a text",
+    "arrow_config": "routes between adapters; train one adapter",
+    "target_modules_to_tie": "is about the embedding tables of a text model",
+    "megatron_config": "is about Megatron's layers",
+    "megatron_core": "is about Megatron's layers",
+    "loftq_config": "is about quantised backbones",
+    "eva_config": "looks at data before training",
+    "corda_config": "looks at data before training",
+    "lora_ga_config": "looks at data before training",
+    "kasa_config": "adds losses that PEFT's own model computes",
+    "monteclora_config": "adds losses that PEFT's own model computes",
+    "velora_config": "changes what is kept for the backward pass; our velora does",
+    "ensure_weight_tying": "is about the embedding tables of a text model",
+}
+_DROPOUTS = {"LOHA": ("rank_dropout", "module_dropout"), "LOKR": ("rank_dropout", "module_dropout")}
+_DROPOUTS |= {"VBLORA": ("vblora_dropout",)}
+_STARTS = ("pissa", "olora", "corda", "eva", "loftq", "lora_ga", "lora-ga")
+
+
+def refuse(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    if (reason := reason_against(kind)) is not None:
+        raise ConfigError(f"peft: type {kind} cannot be used on an image backbone: it {reason}.")
+    for name, why in SETTINGS.items():
+        if options.get(name):  # defaults were left out
+            raise ConfigError(f"peft: {kind} with {name} cannot be used here: it {why}.")
+    for name in _DROPOUTS.get(kind, ()):
+        if options.get(name):
+            raise ConfigError(
+                f"peft: {kind} with {name} cannot be used here: a drawn number decides what is computed, so its costs "
+                f"cannot be counted before it runs; leave it out."
+            )
+    start = options.get("init_lora_weights")
+    if isinstance(start, str) and start.startswith(_STARTS):
+        raise ConfigError(
+            f"peft: init_lora_weights={start} cannot be used here: it changes the backbone's weights or looks at data "
+            f"before training; choose true, false, 'gaussian' or 'orthogonal'."
+        )
+
+
+def reason_against(kind: str) -> str | None:
+    """Why a type cannot be used, or None where it can."""
+    return TYPES.get(kind) or (_PROMPTS if _learns_prompts(kind) else None)
+
+
+def _learns_prompts(kind: str) -> bool:
+    config = config_class(kind)
+    return any(base.__name__ == "PromptLearningConfig" for base in config.__mro__)
