@@ -2,6 +2,7 @@
 
 from vitune.adapters._files import CONFIG, TENSORS, read_config
 from vitune.adapters._identity import frozen_hash
+from vitune.adapters.copying import copy_for_others
 from vitune.adapters.loading import load
 from vitune.adapters.low_bit import Rounding, effect, round_weights, stored_bytes
 from vitune.adapters.merging import merge, unfoldable, write_merged
@@ -19,5 +20,6 @@ __all__ = [
     "save",
     "unfoldable",
 ]
+__all__ += ["copy_for_others"]
 __all__ += ["Rounding", "effect", "round_weights", "stored_bytes", "write_merged"]
 __all__ += ["load_modules", "read_modules", "save_modules", "save_modules_of_adapter"]

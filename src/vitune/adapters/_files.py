@@ -117,6 +117,12 @@ def _inside(directory: Path, name: str) -> Path:
     path = directory / name
     if not path.is_file():
         raise AdapterError(f"no adapter in '{directory}': the file '{name}' is missing.")
-    if path.resolve().parent != directory.resolve():
+    if path.resolve().parent not in (directory.resolve(), _cached_files(directory)):
         raise AdapterError(f"'{path}' is a link that leads out of the directory; copy the file itself there.")
     return path
+
+
+def _cached_files(directory: Path) -> Path | None:
+    """Where the hub's cache keeps the files that a snapshot of it links to."""
+    found = directory.resolve()
+    return found.parent.parent / "blobs" if found.parent.name == "snapshots" else None

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vitune.adapters import _files, low_bit
+from vitune.adapters import _files, hub, low_bit
 from vitune.adapters._identity import frozen_hash
 from vitune.backbones import BackboneSource, rebuild
 from vitune.errors import AdapterError, VituneError
@@ -19,7 +19,8 @@ def load(path: str | Path, *, model: nn.Module | None = None, weights: str | Pat
     """Load what `Tuned.save` wrote.
 
     Args:
-        path: The directory of an adapter, or of a run.
+        path: The directory of an adapter, or of a run; `hf-hub:OWNER/NAME` for one on the Hugging Face hub or in its
+            local cache.
         model: The plain backbone to put it on, with a head of the right size; made from the adapter's own record if
             not given.
         weights: File with the backbone's weights, if they are no longer where the record says.
@@ -30,7 +31,7 @@ def load(path: str | Path, *, model: nn.Module | None = None, weights: str | Pat
     Raises:
         AdapterError: If files are missing or damaged, or the backbone is not the one it was made on.
     """
-    directory = Path(path)
+    directory = hub.fetch(path) if hub.is_hub_name(path) else Path(path)
     if not directory.is_dir():
         raise AdapterError(f"no adapter at '{directory}': there is no such directory.")
     config, tensors = _files.read(directory)

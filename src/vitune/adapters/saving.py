@@ -61,6 +61,7 @@ def save(
         policies.append({key: value for key, value in state.items() if not isinstance(value, Tensor)})
     source = describe_source(tuned.model)
     config = {
+        "peft_type": "VITUNE",  # for `vitune.interop.peft_bridge`
         "methods": [{"name": method.name, "settings": method.settings()} for method in tuned.methods],
         "backbone": None if source is None else source.to_dict(),
         "family": tuned.anatomy.family,

@@ -1,4 +1,4 @@
-"""LoRA adapters of Hugging Face PEFT, in both directions.
+"""LoRA adapters of Hugging Face PEFT, in both directions, on linear layers and convolutions.
 
 `export_peft` writes what `peft.PeftModel.from_pretrained` loads on the plain backbone; `import_peft` puts what PEFT
 saved on a backbone as our LoRA. Neither needs the package peft. Written against peft 0.21.
@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
@@ -27,34 +25,11 @@ from vitune.anatomy import Anatomy, Operator, anatomy, short_name
 from vitune.backbones import describe_source
 from vitune.durable import replace_file
 from vitune.errors import AdapterError, CompositionError
+from vitune.interop import _peft_convolutions, _peft_files
+from vitune.interop._peft_files import CONFIG, PREFIX, TENSORS
 from vitune.methods import LoRA
 from vitune.surgery import Attach, layer_of, split_bias
 from vitune.tuned import Tuned, apply
-
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
-# Settings of PEFT's LoRA that change the mathematics, with the values that we understand.
-_PLAIN: dict[str, tuple[Any, ...]] = {
-    "bias": ("none", None),
-    "init_lora_weights": (
-        True,
-        False,
-        None,
-        "gaussian",
-        "orthogonal",
-        "eva",
-    ),  # others change the base weights
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "lora_bias": (False, None),
-    "use_qalora": (False, None),
-    "use_bdlora": (None, False),
-    "alora_invocation_tokens": (None,),
-    "arrow_config": (None,),
-    "trainable_token_indices": (None,),
-    "target_parameters": (None, []),
-    "layer_replication": (None,),
-}
 
 
 def export_peft(tuned: Tuned, path: str | Path) -> Path:
@@ -81,10 +56,15 @@ def export_peft(tuned: Tuned, path: str | Path) -> Path:
     for step in tuned._steps:
         assert isinstance(step, Attach)
         _require_called(tuned.model, step.path, step.role)
-        layer: Any = layer_of(tuned.model.get_submodule(step.path), step.edit)
-        tensors[f"{PREFIX}{step.path}.lora_A.weight"] = layer.down()
-        tensors[f"{PREFIX}{step.path}.lora_B.weight"] = layer.up()
-        ranks[step.path] = layer.down().shape[0]
+        module = tuned.model.get_submodule(step.path)
+        layer: Any = layer_of(module, step.edit)
+        down, up = layer.down(), layer.up()
+        ranks[step.path] = down.shape[0]
+        if isinstance(module, nn.Conv2d):
+            _peft_convolutions.require_plain(module, step.path)
+            down, up = _peft_convolutions.as_kernels(module, down, up)
+        tensors[f"{PREFIX}{step.path}.lora_A.weight"] = down
+        tensors[f"{PREFIX}{step.path}.lora_B.weight"] = up
     for head in tuned.anatomy.head:
         for name, parameter in tuned.model.get_submodule(head).named_parameters():
             tensors[f"{PREFIX}{head}.{name}"] = parameter
@@ -139,10 +119,10 @@ def import_peft(model: nn.Module, path: str | Path) -> Tuned:
         AdapterError: If files are missing or damaged, or the adapter does more than LoRA on layers that we know.
     """
     directory = Path(path)
-    config, tensors = _read(directory)
-    _require_plain(config, directory)
+    config, tensors = _peft_files.read(directory)
+    _peft_files.require_plain(config, directory)
     found = anatomy(model)
-    updates, rest = _sort(tensors, directory)
+    updates, rest = _peft_files.sort(tensors, directory)
     operators = _operators(found, updates, directory)
     factors = {name: _factor(config, name, down.shape[0]) for name, (down, _) in updates.items()}
     rank = max(down.shape[0] for down, _ in updates.values())
@@ -182,41 +162,6 @@ def _name_of(model: nn.Module) -> str | None:
     return f"timm/{source.name}" if source.library == "timm" else source.name
 
 
-def _read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    for name in (CONFIG, TENSORS):
-        if not (directory / name).is_file():
-            raise AdapterError(f"no PEFT adapter in '{directory}': it has no {name}.")
-    try:
-        return json.loads((directory / CONFIG).read_text()), load_file(directory / TENSORS)
-    except (ValueError, SafetensorError) as error:
-        raise AdapterError(f"the PEFT adapter in '{directory}' cannot be read: {error}.") from None
-
-
-def _require_plain(config: Mapping[str, Any], directory: Path) -> None:
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise AdapterError(f"the PEFT adapter in '{directory}' is of type {kind}; only LORA can be imported.")
-    for name, allowed in _PLAIN.items():
-        if name in config and config[name] not in allowed:
-            raise AdapterError(
-                f"the PEFT adapter in '{directory}' has {name}={config[name]!r}, which is more than LoRA as we have it."
-            )
-
-
-def _sort(
-    tensors: Mapping[str, Tensor], directory: Path
-) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, Tensor]]:
-    """(A, B) by the path of the layer, and what else was saved by its name in the model."""
-    plain = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
-    downs = {n.removesuffix(".lora_A.weight"): t for n, t in plain.items() if n.endswith(".lora_A.weight")}
-    ups = {n.removesuffix(".lora_B.weight"): t for n, t in plain.items() if n.endswith(".lora_B.weight")}
-    odd = [n for n in plain if ".lora_" in n and not n.endswith((".lora_A.weight", ".lora_B.weight"))]
-    if odd or downs.keys() != ups.keys() or not downs:
-        what = f"holds '{odd[0]}'" if odd else "does not hold an A and a B for every layer"
-        raise AdapterError(f"the PEFT adapter in '{directory}' {what}, so it is not LoRA as we have it.")
-    return {n: (downs[n], ups[n]) for n in downs}, {n: t for n, t in plain.items() if ".lora_" not in n}
-
-
 def _operators(
     found: Anatomy, updates: Mapping[str, tuple[Tensor, Tensor]], directory: Path
 ) -> list[Operator]:
@@ -224,10 +169,10 @@ def _operators(
     chosen = []
     for path, (down, up) in updates.items():
         operator = by_path.get(path)
-        if operator is None or operator.kind != "linear":
+        if operator is None or operator.kind not in ("linear", "conv"):
             raise AdapterError(
-                f"the PEFT adapter in '{directory}' adapts '{path}', which is no linear layer of this {found.family} "
-                f"backbone that can be edited."
+                f"the PEFT adapter in '{directory}' adapts '{path}', which is no linear layer or convolution of this "
+                f"{found.family} backbone that can be edited."
             )
         _require_called(found.model, path, operator.role)
         if (up.shape[0], down.shape[1]) != (operator.out_features, operator.in_features):
@@ -235,6 +180,14 @@ def _operators(
                 f"the PEFT adapter in '{directory}' is for a layer '{path}' of {down.shape[1]} inputs and "
                 f"{up.shape[0]} outputs; here it has {operator.in_features} and {operator.out_features}."
             )
+        if operator.kind == "conv":
+            module: Any = found.model.get_submodule(path)
+            _peft_convolutions.require_plain(module, path)
+            if down.shape[1:] != module.weight.shape[1:]:
+                raise AdapterError(
+                    f"the PEFT adapter in '{directory}' is for a convolution '{path}' with kernels of "
+                    f"{tuple(down.shape[2:])}; here they are of {tuple(module.kernel_size)}."
+                )
         chosen.append(operator)
     return chosen
 
@@ -271,7 +224,7 @@ def _fill(
     for step in tuned._steps:
         assert isinstance(step, Attach)
         layer: Any = layer_of(tuned.model.get_submodule(step.path), step.edit)
-        down, up = updates[step.path]
+        down, up = _peft_convolutions.as_matrices(*updates[step.path])
         ratio = factors[step.path] / scale
         with torch.no_grad():
             for i, (name, rows) in enumerate(zip(layer.names, layer.rows, strict=True)):
