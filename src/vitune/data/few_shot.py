@@ -1,13 +1,16 @@
 """A few training images of each class: drawn by a rule that every method shares, or read from published lists.
 
 The lists are those of SPT's and NOAH's repositories (ziplab/SPT @ e385f67, `data/few-shot`): below `annotations/`,
-`train_meta.list.num_shot_K.seed_S`, `val_meta.list` and `test_meta.list`, lines `PATH LABEL`.
+`train_meta.list.num_shot_K.seed_S`, `val_meta.list` and `test_meta.list`, lines `PATH LABEL`. Their folders for domain
+generalisation (ImageNet-A, -R, -Sketch, V2) have a `val_meta.list` alone, which is tested on; its labels are those of
+ImageNet.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +23,8 @@ from vitune.randomness import derive_seed
 _FOLDER = "annotations"
 _TRAIN = re.compile(r"train_meta\.list\.num_shot_(\d+)\.seed_(\d+)")
 _VAL, _TEST = "val_meta.list", "test_meta.list"
+# ImageNet's validation list is its test split; this one, of training images, is there to choose settings on.
+_IMAGENET_VAL = "unofficial_val_list_4_shot16seed0"
 # Where the images of a list may lie; the first folder that has the list's first image.
 _ROOTS = {
     "train": ("images", "", "train"),
@@ -75,8 +80,8 @@ def take_shots(layout: Layout, shots: int, shot_seed: int) -> Layout:
 
 
 def is_few_shot_folder(folder: Path) -> bool:
-    """Whether published few-shot lists lie in this folder."""
-    return bool(published(folder))
+    """Whether published lists lie in this folder, of few shots or to test on."""
+    return bool(published(folder)) or any((folder / _FOLDER / name).is_file() for name in (_VAL, _TEST))
 
 
 def published(folder: Path) -> dict[tuple[int, int], Path]:
@@ -91,7 +96,7 @@ def read_few_shot_folder(folder: Path, shots: int | None, shot_seed: int) -> Lay
     """Read the lists of a data set.
 
     An image that a list names twice counts once. Where there is no test list (ImageNet), the validation list is the
-    test split.
+    test split, and `unofficial_val_list_4_shot16seed0`, less the images that are trained on, the validation split.
 
     Args:
         folder: The folder of `annotations/` and of the images.
@@ -110,12 +115,16 @@ def read_few_shot_folder(folder: Path, shots: int | None, shot_seed: int) -> Lay
     if shots is not None:
         known = published(folder)
         if (shots, shot_seed) not in known:
-            there = ", ".join(f"{k} (seed {seed})" for k, seed in sorted(known))
+            there = ", ".join(f"{k} (seed {seed})" for k, seed in sorted(known)) or "none"
             raise ConfigError(
                 f"'{folder}' has no list of {shots} shots with seed {shot_seed}; it has: {there}."
             )
         files = {"train": known[shots, shot_seed], **files}
+        if "val" not in files and (folder / _FOLDER / _IMAGENET_VAL).is_file():
+            files["val"] = folder / _FOLDER / _IMAGENET_VAL
     listings = {split: _once(_read(folder, path, split, declared)) for split, path in files.items()}
+    if "val" in files and files["val"].name == _IMAGENET_VAL:
+        listings["val"] = _without(listings["val"], listings["train"])
     rule = {"rule": "lists", "lists": {split: f"{_FOLDER}/{path.name}" for split, path in files.items()}}
     return Layout("few-shot", folder, listings, declared, rule)
 
@@ -127,6 +136,44 @@ def _read(folder: Path, path: Path, split: str, declared: tuple[str, ...] | None
         if first and (folder / root / first).is_file():
             return read_list(path, folder / root, declared)
     return read_list(path, folder / _ROOTS[split][0], declared)  # says which image is missing
+
+
+def missing(
+    folder: Path, *, shots: Iterable[int] = (1, 2, 4, 8, 16), seeds: Iterable[int] = (0, 1, 2)
+) -> list[str]:
+    """What a folder of few-shot lists lacks, one sentence each.
+
+    Args:
+        folder: The folder of `annotations/` and of the images.
+        shots: Numbers of images of each class that there must be a list for.
+        seeds: Seeds that there must be a list for, with each of them.
+    """
+    lists = folder / _FOLDER
+    if not lists.is_dir():
+        return [
+            f"there is no folder '{lists}'; it holds the lists of data/few-shot of the repository ziplab/SPT."
+        ]
+    known = published(folder)
+    wanted = [(count, seed) for count in shots for seed in seeds]
+    lacks = [
+        f"'{lists}' has no list train_meta.list.num_shot_{count}.seed_{seed}."
+        for count, seed in wanted
+        if (count, seed) not in known
+    ]
+    if not any((lists / name).is_file() for name in (_VAL, _TEST)):
+        lacks.append(f"'{lists}' has neither {_TEST} nor {_VAL}; there is nothing to test on.")
+    for count, seed in [key for key in wanted if key in known]:
+        try:
+            read_few_shot_folder(folder, count, seed)
+        except DataError as error:
+            return [*lacks, str(error)]
+    return lacks
+
+
+def _without(listing: Listing, other: Listing) -> Listing:
+    """The images that another listing does not have."""
+    taken = {other.images.name(position) for position in other.positions}
+    return listing.subset([p for p in listing.positions if listing.images.name(p) not in taken])
 
 
 def _once(listing: Listing) -> Listing:

@@ -76,3 +76,26 @@ def _list_class_folders(root: Path, below: str) -> Listing:
         names += [(Path(below) / class_folder / name).as_posix() for name in inside]
         classes += [class_folder] * len(inside)
     return Listing.all_of(FileImages(root, names), classes)
+
+
+def missing(folder: Path, *, classes: int | None = None) -> list[str]:
+    """What a folder of split folders lacks to be trained on and tested, one sentence each.
+
+    Args:
+        folder: The folder of `train/`, `test/` and perhaps `val/`.
+        classes: How many classes the training images must have.
+    """
+    if not folder.is_dir():
+        return [f"there is no folder '{folder}'; it holds train/CLASS/*.jpg and test/CLASS/*.jpg."]
+    there = {split_of_word(name) for name in visible_folders(folder)}
+    gone = [split for split in ("train", "test") if split not in there]
+    if gone:
+        return [f"'{folder}' has no folder '{split}' of class folders." for split in gone]
+    try:
+        layout = read_split_folders(folder)
+    except DataError as error:
+        return [str(error)]
+    found = len(set(layout.listings["train"].classes))
+    if classes is not None and found != classes:
+        return [f"the training images of '{folder}' have {found} classes, expected {classes}."]
+    return []

@@ -13,7 +13,19 @@ from PIL import Image
 from vitune.data.images import image_size, read_image
 from vitune.errors import DataError
 
-Kind = Literal["folder", "vtab", "table", "hf-parquet", "few-shot", "hf-datasets", "webdataset"]
+Kind = Literal[
+    "folder",
+    "vtab",
+    "table",
+    "hf-parquet",
+    "few-shot",
+    "hf-datasets",
+    "webdataset",
+    "domains",
+    "json-lists",
+    "cifar-binary",
+    "corruptions",
+]
 
 
 class ImageStore(Protocol):

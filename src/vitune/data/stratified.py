@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,17 +20,20 @@ def check_val_fraction(val_fraction: float) -> None:
         raise ConfigError(f"val_fraction must be at least 0 and below 1, not {val_fraction}.")
 
 
-def hold_out(layout: Layout, val_fraction: float, seed: int) -> Layout:
+def hold_out(
+    layout: Layout, val_fraction: float, seed: int, *, part_of: Callable[[str], str] = lambda name: ""
+) -> Layout:
     """Split the training images into train and val.
 
-    Of each class the share `val_fraction`, rounded, at least one image where the class has two and never all,
-    goes to val. Which ones depends on the seed and each image's own name, so an image added later moves few
-    others.
+    Of each class (in each part of the data) the share `val_fraction`, rounded, at least one image where there are two
+    and never all, goes to val. Which ones depends on the seed and each image's own name, so an image added later moves
+    few others.
 
     Args:
         layout: A layout with "train" and without "val".
         val_fraction: The share, as `check_val_fraction` allows; 0 holds out nothing.
         seed: Seed of the choice.
+        part_of: The part of the data that an image is in, by its name; one part if not given.
 
     Returns:
         The layout with both listings, and with the rule and both lists of names in its `rule`.
@@ -40,11 +44,11 @@ def hold_out(layout: Layout, val_fraction: float, seed: int) -> Layout:
     train = layout.listings["train"]
     if val_fraction == 0:
         return replace(layout, rule={**layout.rule, "validation": {"rule": "none"}})
-    by_class: dict[str, list[int]] = defaultdict(list)
+    strata: dict[tuple[str, str], list[int]] = defaultdict(list)
     for position in train.positions:
-        by_class[train.classes[position]].append(position)
+        strata[part_of(train.images.name(position)), train.classes[position]].append(position)
     held: set[int] = set()
-    for positions in by_class.values():
+    for positions in strata.values():
         count = min(max(round(val_fraction * len(positions)), 1), len(positions) - 1)
         ranked = sorted(
             positions, key=lambda position: derive_seed(seed, "hold-out", train.images.name(position))

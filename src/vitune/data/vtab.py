@@ -90,3 +90,22 @@ def _parse(content: str, where: str) -> tuple[str, int]:
             f"{where} points outside the folder: '{name}'; paths are relative to the list's folder."
         )
     return name, number
+
+
+def missing(folder: Path) -> list[str]:
+    """What a folder of a VTAB-1k task lacks, one sentence each.
+
+    Args:
+        folder: The folder of the four lists and of the images.
+    """
+    files = [name for lists in LISTS.values() for name in lists.values()] + [_TEST]
+    if not folder.is_dir():
+        return [f"there is no folder '{folder}'; it holds {', '.join(files)} and the images."]
+    lacks = [f"the list '{folder / name}' is missing." for name in files if not (folder / name).is_file()]
+    for name in files:
+        if (folder / name).is_file():
+            try:
+                read_list(folder / name, folder, read_classes_file(folder))
+            except DataError as error:
+                return [*lacks, str(error)]
+    return lacks

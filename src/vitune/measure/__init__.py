@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from vitune.measure.allocator import keep_freed_memory, return_freed_memory
 from vitune.measure.intervals import MeanInterval, mean_interval, paired_interval, wilson
 from vitune.measure.machine import machine, versions
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vitune.measure.peak import PeakMemory, peak_memory
     from vitune.measure.timing import Ratio, Timing, compare_seconds
     from vitune.measure.weightless import weightless_copy
+    from vitune.measure.work import Work, count_work
 
 _FILE_OF = {
     "SavedActivations": "activations",
@@ -43,6 +45,8 @@ _FILE_OF = {
     "Timing": "timing",
     "compare_seconds": "timing",
     "weightless_copy": "weightless",
+    "Work": "work",
+    "count_work": "work",
 }
 
 __all__ = [
@@ -57,17 +61,21 @@ __all__ = [
     "SavedActivations",
     "SavedTensor",
     "Timing",
+    "Work",
     "compare_seconds",
     "count_flops",
     "count_model_flops",
     "count_parameters",
+    "count_work",
     "forecast_memory",
     "forecast_peak",
+    "keep_freed_memory",
     "live_bytes",
     "machine",
     "mean_interval",
     "paired_interval",
     "peak_memory",
+    "return_freed_memory",
     "saved_activation_bytes",
     "versions",
     "weightless_copy",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import resource
@@ -52,7 +53,10 @@ class PeakMemory:
 
 
 def peak_memory(
-    target: Callable[[], Any] | Sequence[str], *, device: Literal["cpu", "cuda"] = "cpu"
+    target: Callable[[], Any] | Sequence[str],
+    *,
+    device: Literal["cpu", "cuda"] = "cpu",
+    before: Callable[[], Any] | None = None,
 ) -> PeakMemory:
     """Measure the peak memory of a command or a callable in a fresh process.
 
@@ -60,6 +64,8 @@ def peak_memory(
         target: A command line as a list of words, or a callable without arguments that pickle can send to a
             fresh process (a function of a module, or a `functools.partial` of one).
         device: `cpu` reads the process's high-water mark; `cuda` the allocator's (callables only).
+        before: Called in that process before a callable; what it leaves in memory counts as there from the start, and
+            on Linux its own high-water mark is forgotten.
 
     Raises:
         ConfigError: If the device is unknown, or `cuda` is asked of a command.
@@ -68,7 +74,7 @@ def peak_memory(
     if device not in ("cpu", "cuda"):
         raise ConfigError(f"peak_memory: unknown device '{device}'; use 'cpu' or 'cuda'.")
     if callable(target):
-        return _of_callable(target, device)
+        return _of_callable(target, device, before)
     if device == "cuda":
         raise ConfigError(
             "peak_memory: the CUDA allocator of another program cannot be read; give a callable."
@@ -92,10 +98,12 @@ def _of_command(command: list[str]) -> PeakMemory:
     return PeakMemory(told["maxrss"] * _MAXRSS_UNIT, 0, "cpu")
 
 
-def _of_callable(function: Callable[[], Any], device: Literal["cpu", "cuda"]) -> PeakMemory:
+def _of_callable(
+    function: Callable[[], Any], device: Literal["cpu", "cuda"], before: Callable[[], Any] | None
+) -> PeakMemory:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(function, device, theirs))
+    process = context.Process(target=_measure, args=(function, device, theirs, before))
     process.start()
     theirs.close()
     try:
@@ -113,9 +121,15 @@ def _of_callable(function: Callable[[], Any], device: Literal["cpu", "cuda"]) ->
     return PeakMemory(told[1], told[0], device)
 
 
-def _measure(function: Callable[[], Any], device: str, answer: Connection) -> None:
+def _measure(
+    function: Callable[[], Any], device: str, answer: Connection, before: Callable[[], Any] | None = None
+) -> None:
     """Runs in the fresh process: sends (bytes at the start, bytes at the peak), or the error as text."""
     try:
+        if before is not None:
+            before()
+            gc.collect()
+            _forget_high_water()
         if device == "cuda":
             import torch
 
@@ -130,6 +144,12 @@ def _measure(function: Callable[[], Any], device: str, answer: Connection) -> No
     except Exception as error:
         # The parent raises it again: an error must not be lost with the process.
         answer.send(f"{type(error).__name__}: {error}")
+
+
+def _forget_high_water() -> None:
+    """Let the high-water mark be what is held now, where the system can."""
+    if sys.platform == "linux":
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _high_water_bytes() -> int:
