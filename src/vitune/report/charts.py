@@ -89,6 +89,11 @@ class Chart:
     top: int = TOP
     bottom: int = HEIGHT - BOTTOM
 
+    @property
+    def line_count(self) -> int:
+        """How many lines there are: where several charts share a legend, the longest serves all."""
+        return len(self.lines)
+
 
 def line_chart(
     title: str,
@@ -177,7 +182,8 @@ def _hits(
         told = [f"{label} {show(points[x])}" for label, points in values if points.get(x) is not None]
         if told:
             text = "\n".join([f"{x_label} {x:,}", *told])
-            hits.append(Hit(round(across(x) - width / 2, 1), round(width, 1), text))
+            start, end = max(LEFT, across(x) - width / 2), min(WIDTH - RIGHT, across(x) + width / 2)
+            hits.append(Hit(round(start, 1), round(end - start, 1), text))
     return tuple(hits)
 
 

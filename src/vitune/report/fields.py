@@ -108,6 +108,40 @@ class Fields:
                 raise self.error(f"{key}[{index}]", "a text", entry)
         return tuple(entries)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers; empty where it is missing.
+
+        Raises:
+            RunError: If the value is no list, or an entry is something else.
+        """
+        entries = self._get(key, list, "a list") or []
+        for index, entry in enumerate(entries):
+            if isinstance(entry, bool) or not isinstance(entry, int | float) or not math.isfinite(entry):
+                raise self.error(f"{key}[{index}]", "a finite number", entry)
+        return tuple(float(entry) for entry in entries)
+
+    def integers(self, key: str) -> tuple[int, ...]:
+        """A list of whole numbers of at least 0; empty where it is missing.
+
+        Raises:
+            RunError: If the value is no list, or an entry is something else.
+        """
+        entries = self._get(key, list, "a list") or []
+        for index, entry in enumerate(entries):
+            if isinstance(entry, bool) or not isinstance(entry, int) or entry < 0:
+                raise self.error(f"{key}[{index}]", "a whole number of at least 0", entry)
+        return tuple(entries)
+
+    def number_rows(self, key: str) -> tuple[tuple[float, ...], ...]:
+        """A list of lists of finite numbers; empty where it is missing.
+
+        Raises:
+            RunError: If the value is no list of lists, or an entry is no number.
+        """
+        rows = self._get(key, list, "a list") or []
+        inside = Fields({f"{key}[{i}]": row for i, row in enumerate(rows)}, self.where, self.prefix)
+        return tuple(inside.numbers(name) for name in inside.values)
+
 
 def read_object(path: Path) -> Fields:
     """Read a JSON file that holds one object.

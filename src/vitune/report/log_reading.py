@@ -47,7 +47,7 @@ def read_log(path: Path) -> tuple[Log, str | None]:
         if event == "epoch" and (epoch := _epoch(fields)) is not None:
             epochs[epoch.epoch] = epoch
         elif event == "step" and (step := fields.integer("step")) is not None:
-            steps[step] = Step(step, fields.number("loss"), fields.number("lr"))
+            steps[step] = Step(step, fields.number("loss"), fields.number("lr"), fields.values)
         elif event == "warning" and (message := fields.text("message")):
             warnings.append(message)
         elif event == "final":

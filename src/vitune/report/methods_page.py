@@ -10,6 +10,7 @@ from pathlib import Path
 from vitune.errors import RunError
 from vitune.report import units
 from vitune.report.fields import Fields, read_object
+from vitune.report.method_details import MethodDetails, chosen_words, method_details
 from vitune.report.method_rows import COST_HEADS, MethodRow, method_row
 from vitune.report.scatter import Scatter, ScatterPoint, accuracy_scatter
 from vitune.report.shell import render_page, write_page
@@ -19,7 +20,10 @@ _SEARCH = {
     "small": "a third of the method's default learning rate, the default, and three times it",
     "none": "the method's default learning rate",
     "given": "the given learning rates",
+    "optuna": "N candidates, the defaults first and then what Optuna proposed from the results of earlier ones",
 }
+# Candidates that fit beside each other in a table.
+MOST_COLUMNS = 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ class MethodsPage:
     scatters: tuple[Scatter, ...]
     has_front: bool
     candidate_count: int
+    is_wide: bool
     choice: str
     seeds: tuple[str, ...]
+    details: tuple[MethodDetails, ...]
+    folder: str
     failures: tuple[Failure, ...]
     command: str | None
     facts: tuple[tuple[str, str], ...]
@@ -106,7 +113,7 @@ def methods_page(fields: Fields) -> MethodsPage:
     rows = tuple(method_row(method, index, baseline, ends) for index, method in enumerate(methods))
     protocol = fields.mapping("protocol")
     seeds = tuple(str(seed) for seed in protocol.values.get("seeds") or ())
-    scatters = _scatters(methods)
+    scatters = method_scatters(methods)
     return MethodsPage(
         lead=_lead(fields, methods, len(seeds)),
         verdict=_verdict(methods),
@@ -116,12 +123,18 @@ def methods_page(fields: Fields) -> MethodsPage:
         scatters=scatters,
         has_front=any(chart.front for chart in scatters),
         candidate_count=max((len(row.candidates) for row in rows), default=0),
+        is_wide=any(len(row.candidates) > MOST_COLUMNS for row in rows),
         choice=_choice(protocol, rows),
         seeds=seeds,
+        details=tuple(
+            method_details(method, index, row.tone, row.accuracy.words)
+            for index, (method, row) in enumerate(zip(methods, rows, strict=True))
+        ),
+        folder=fields.text("folder") or "the folder of the comparison",
         failures=tuple(failure for method in methods for failure in _failures(method)),
         command=fields.text("command"),
         facts=_facts(fields),
-        settings=tuple((name, _shown(value)) for name, value in fields.mapping("settings").values.items()),
+        settings=tuple((name, shown(value)) for name, value in fields.mapping("settings").values.items()),
     )
 
 
@@ -151,7 +164,8 @@ def _verdict(methods: Sequence[Fields]) -> str:
 
 
 def _choice(protocol: Fields, rows: Sequence[MethodRow]) -> str:
-    search = _SEARCH.get(protocol.text("search") or "", "the candidates below")
+    kind, _, count = (protocol.text("search") or "").partition(":")
+    search = _SEARCH.get(kind, "the candidates below").replace("N", count or "some")
     if not any(row.candidates for row in rows):
         return f"Nothing was searched for: every method took {search}."
     final = (
@@ -165,7 +179,12 @@ def _choice(protocol: Fields, rows: Sequence[MethodRow]) -> str:
     )
 
 
-def _scatters(methods: Sequence[Fields]) -> tuple[Scatter, ...]:
+def method_scatters(methods: Sequence[Fields]) -> tuple[Scatter, ...]:
+    """Accuracy against each cost, the Pareto front marked.
+
+    Args:
+        methods: What a JSON file holds of each method.
+    """
     charts = []
     for head, key, show in COST_HEADS:
         points = []
@@ -173,8 +192,7 @@ def _scatters(methods: Sequence[Fields]) -> tuple[Scatter, ...]:
             accuracy, cost = method.mapping("accuracy"), method.mapping("costs").number(key)
             mean, low, high = (accuracy.number(name) for name in ("mean", "low", "high"))
             if mean is not None and cost is not None:
-                lr = method.number("lr")
-                more = () if lr is None else (f"learning rate {lr:g}",)
+                more = chosen_words(method)
                 label = method.text("method") or "unknown method"
                 points.append(ScatterPoint(label, index, cost, mean, low, high, more))
         words = "bytes on disk" if key == "adapter_bytes" else head[:1].lower() + head[1:]
@@ -187,7 +205,7 @@ def _failures(method: Fields) -> list[Failure]:
     name, found = method.text("method") or "unknown method", []
     for entry in method.objects("candidates"):
         if error := entry.text("error"):
-            words = f"{name}, choosing, learning rate {_shown(entry.number('lr'))}"
+            words = f"{entry.text('method') or name}, choosing, learning rate {shown(entry.number('lr'))}"
             found.append(Failure(words, error, entry.text("file") or ""))
     for entry in method.objects("seeds"):
         if error := entry.text("error"):
@@ -201,20 +219,30 @@ def _facts(fields: Fields) -> tuple[tuple[str, str], ...]:
     images = ", ".join(f"{count:,} {units.split_words(split)}" for split, count in sizes.items())
     facts = [
         ("Data", data.text("path") or "not recorded"),
-        ("Images", f"{images}, {_shown(data.integer('classes'))} classes"),
+        ("Images", f"{images}, {shown(data.integer('classes'))} classes"),
         ("Backbone", fields.text("model") or "not recorded"),
         ("Protocol", protocol.text("name") or "not recorded"),
         ("Folder", fields.text("folder") or "not recorded"),
-        ("Versions", _pairs(fields.mapping("versions"))),
+        ("Versions", pairs_text(fields.mapping("versions"))),
     ]
-    return (*facts, *(("Machine", _pairs(machine)) for machine in fields.objects("machines")))
+    return (*facts, *(("Machine", pairs_text(machine)) for machine in fields.objects("machines")))
 
 
-def _pairs(fields: Fields) -> str:
-    return ", ".join(f"{name} {_shown(value)}" for name, value in fields.values.items() if value)
+def pairs_text(fields: Fields) -> str:
+    """Names and values on one line, those without a value left out.
+
+    Args:
+        fields: For instance the versions.
+    """
+    return ", ".join(f"{name} {shown(value)}" for name, value in fields.values.items() if value)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A setting's value in words.
+
+    Args:
+        value: A JSON value.
+    """
     if isinstance(value, float):
         return f"{value:g}"
     return value if isinstance(value, str) else json.dumps(value)

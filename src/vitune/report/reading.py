@@ -9,6 +9,7 @@ from typing import Any
 from vitune.errors import RunError
 from vitune.report.fields import Fields, read_object
 from vitune.report.log_reading import read_log
+from vitune.report.pictures_reading import read_pictures
 from vitune.report.predictions_reading import read_predictions
 from vitune.report.record import Costs, EditLine, Metric, RunRecord
 
@@ -43,6 +44,7 @@ def read_run(directory: Path) -> RunRecord:
         log, note = read_log(directory / "log.jsonl")
         notes += [note] if note else []
     config, predictions = directory / "config.json", directory / "predictions.npz"
+    pictures = directory / "pictures.json"
     methods = tuple(
         (_required(entry, "name"), entry.mapping("settings").values) for entry in result.objects("methods")
     )
@@ -68,6 +70,8 @@ def read_run(directory: Path) -> RunRecord:
         config=read_object(config).values if config.is_file() else None,
         log=log,
         predictions=read_predictions(predictions) if predictions.is_file() else None,
+        skipping=result.mapping("skipping").values or None,
+        pictures=read_pictures(pictures) if pictures.is_file() else None,
         class_names=_class_names(directory),
         notes=tuple(notes),
     )

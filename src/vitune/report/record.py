@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vitune.report.fields import Fields
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -60,11 +62,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Step:
-    """One step line of the log."""
+    """One step line of the log; `values` is the whole line, with what policies said."""
 
     step: int
     loss: float | None = None
     lr: float | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,35 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class ShownImage:
+    """One of the images that pictures are drawn on, as the model saw it."""
+
+    name: str | None
+    label: int
+    predicted: int | None
+    data_uri: str
+
+
+@dataclass(frozen=True)
+class PicturesFile:
+    """What pictures.json holds.
+
+    Attributes:
+        split: Which split the images are from.
+        images: The images.
+        entries: Kind of picture and its values.
+    """
+
+    split: str
+    images: tuple[ShownImage, ...]
+    entries: tuple[tuple[str, Fields], ...]
+
+    def values_of(self, kind: str) -> tuple[Fields, ...]:
+        """The values of all pictures of a kind."""
+        return tuple(values for name, values in self.entries if name == kind)
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run directory, read.
 
@@ -124,6 +156,8 @@ class RunRecord:
         config: The resolved settings, or None where config.json is missing.
         log: Curves and warnings, or None where log.jsonl is missing.
         predictions: Predictions of one split, or None where predictions.npz is missing.
+        skipping: What a model that skips tokens saves, or None where it does not skip.
+        pictures: What methods show of a few images, or None where they show nothing.
         class_names: Names of the classes, in the order of their numbers; empty where unknown.
         notes: Sentences about files that are missing or cut short.
     """
@@ -149,6 +183,8 @@ class RunRecord:
     config: Mapping[str, Any] | None = None
     log: Log | None = None
     predictions: Predictions | None = None
+    skipping: Mapping[str, Any] | None = None
+    pictures: PicturesFile | None = None
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

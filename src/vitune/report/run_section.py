@@ -11,6 +11,7 @@ from vitune.report.charts import Chart, Series, line_chart
 from vitune.report.confusion import Confusion, confusion
 from vitune.report.costs import CostGroup, MemoryPart, cost_groups, memory_parts
 from vitune.report.mistakes import Mistake, worst_mistakes
+from vitune.report.pictures import Picture, draw_all
 from vitune.report.record import Log, Metric, RunRecord
 from vitune.report.settings import Regeneration, SettingsGroup, regeneration, settings_groups
 
@@ -43,6 +44,7 @@ class RunSection:
     facts: tuple[tuple[str, str], ...]
     drawing: AnatomyDrawing | None
     allocations: tuple[AllocationMap, ...]
+    pictures: tuple[Picture, ...]
     curves: tuple[Chart, ...]
     confusion: Confusion | None
     mistakes: tuple[Mistake, ...]
@@ -71,6 +73,7 @@ def run_section(run: RunRecord, *, key: str, label: str, tone: int, most_mistake
         facts=_facts(run),
         drawing=anatomy_drawing(run.edits, run.blocks, run.costs.head_parameters),
         allocations=_allocations(run),
+        pictures=draw_all(run, key),
         curves=_curves(run.log, run.best_epoch) if run.log else (),
         confusion=confusion(run),
         mistakes=worst_mistakes(run, most_mistakes),

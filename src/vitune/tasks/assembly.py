@@ -14,7 +14,7 @@ from vitune.data import AugmentConfig, Pipeline, Preprocessing, Samples, Source,
 from vitune.methods import Method, parse
 from vitune.randomness import derive_seed, seeded
 from vitune.tasks.costs import ExactCosts, exact_costs, full_costs
-from vitune.tasks.memory_plan import plan_memory
+from vitune.tasks.memory_plan import hold_to_plan, plan_memory
 from vitune.tasks.request import TrainRequest
 from vitune.tasks.resolving import resolve_methods
 from vitune.training.batches import check_batch_size
@@ -80,11 +80,11 @@ def assemble(request: TrainRequest, source: Source | None = None) -> Assembly:
     full = full_costs(model, plain)
     methods = resolve_methods(methods, model, train, preprocessing, config, accelerator)
     tuned = _apply(model, methods, request)
-    notes: list[str] = []
+    notes: list[str] = list(source.describe()["split"].get("notes", ()))
     if request.init_modules is not None:
         notes += load_modules(tuned, request.init_modules, preprocessing=preprocessing.to_dict())
     config, note = plan_memory(tuned, config, preprocessing.input_size, accelerator)
-    notes += [note] if note is not None else []
+    notes += [sentence for sentence in (note, hold_to_plan(config, accelerator)) if sentence is not None]
     exact = exact_costs(tuned.model, preprocessing.input_size, config, accelerator, tuned.policies)
     return Assembly(
         source=source,

@@ -11,9 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from vitune import backbones
+from vitune.data.digits import TRAIN, write_digits
 from vitune.methods import SSF
 from vitune.report import write_report
-from vitune.tasks.demo_digits import TRAIN, write_digits
 from vitune.tasks.request import DataSettings, TrainRequest
 from vitune.tasks.run_directory import check_free
 from vitune.tasks.train import train

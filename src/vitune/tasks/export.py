@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import warnings
@@ -19,6 +20,7 @@ from vitune.adapters import load, merge, unfoldable
 from vitune.anatomy import logits
 from vitune.durable import replace_file
 from vitune.errors import ConfigError, RunError, did_you_mean
+from vitune.tasks.skipping import skipping_of
 from vitune.tuned import Tuned
 
 Format = Literal["onnx", "torch-export"]
@@ -39,6 +41,8 @@ class ExportResult:
         bytes: Size of the file.
         difference: Largest difference between its logits and the tuned model's, absolute.
         unmerged: `role (edit)` of the edits that are in the graph as layers of their own; empty: fully merged.
+        skipping: Of a model that skips tokens, whether the file does so too (`kept`), or computes all and masks
+            (`dense, masked`); None for any other.
     """
 
     path: Path
@@ -46,6 +50,7 @@ class ExportResult:
     bytes: int
     difference: float
     unmerged: tuple[str, ...]
+    skipping: str | None = None
 
 
 def export(run: Path, output: Path, *, format: Format = "onnx", weights: Path | None = None) -> ExportResult:
@@ -108,13 +113,20 @@ def export_tuned(tuned: Tuned, output: str | Path, *, format: Format = "onnx") -
     with torch.no_grad():
         expected = [tuned(images) for images in batches]
     unmerged = tuple(unfoldable(tuned))
+    skips = skipping_of(tuned)
+    # ONNX runtimes want shapes that do not depend on values; torch.export keeps the skipping.
+    computed = skips.dense if skips is not None and format == "onnx" else contextlib.nullcontext
+    skipping = None if skips is None else ("dense, masked" if format == "onnx" else "kept")
     merge(tuned, partial=True)
     write, run = _WRITERS[format]
     differences: list[float] = []
 
     def write_and_compare(temporary: Path) -> None:
         with _silenced():
-            with torch.no_grad():  # other attention kernels: of those of training ONNX cannot take BEiT's
+            with (
+                torch.no_grad(),
+                computed(),
+            ):  # other attention kernels: of those of training ONNX cannot take BEiT's
                 write(Classifier(tuned.model).eval(), batches[0], temporary)
             found = run(temporary, batches)
         differences.extend((a - b).abs().max().item() for a, b in zip(found, expected, strict=True))
@@ -133,6 +145,7 @@ def export_tuned(tuned: Tuned, output: str | Path, *, format: Format = "onnx") -
         "preprocessing": tuned.preprocessing,
         "methods": [{"name": method.name, "settings": method.settings()} for method in tuned.methods],
         "unmerged": list(unmerged),
+        "skipping": skipping,
     }
     beside = output.with_suffix(".json")
     try:
@@ -143,7 +156,7 @@ def export_tuned(tuned: Tuned, output: str | Path, *, format: Format = "onnx") -
     except OSError as error:
         output.unlink(missing_ok=True)
         raise RunError(f"Cannot write '{output}': {error.strerror or error}.") from error
-    return ExportResult(output, beside, output.stat().st_size, max(differences), unmerged)
+    return ExportResult(output, beside, output.stat().st_size, max(differences), unmerged, skipping)
 
 
 class Classifier(nn.Module):

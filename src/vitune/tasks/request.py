@@ -38,6 +38,8 @@ class DataSettings:
             0.406 and 0.229, 0.224, 0.225), "inception" (0.5 and 0.5), or "none".
         interpolation: Filter that images are resized with; none is the backbone's own.
         crop_pct: Share of the resized image that evaluation's centre crop keeps; none is the backbone's own.
+        test_domain: The domain to test on, where the folders of the data are domains; none where they are not.
+        train_domains: The domains to train on; none is all but the tested one.
     """
 
     path: Path
@@ -53,11 +55,17 @@ class DataSettings:
     normalise: Literal["backbone", "imagenet", "inception", "none"] = "backbone"
     interpolation: str | None = None
     crop_pct: float | None = None
+    test_domain: str | None = None
+    train_domains: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.train_domains is not None:  # JSON has lists
+            object.__setattr__(self, "train_domains", tuple(self.train_domains))
 
     def opening(self) -> dict[str, Any]:
         """The arguments of `open_source`, but for the path."""
         names = ("train_split", "val_fraction", "image_column", "label_column", "on_bad_image")
-        names += ("shots", "shot_seed")
+        names += ("shots", "shot_seed", "test_domain", "train_domains")
         return {**{name: getattr(self, name) for name in names}, "seed": self.split_seed}
 
     def looks(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ CONFIG_FILE = "config.json"
 SPLIT_FILE = "split.json"
 RESULT_FILE = "result.json"
 PREDICTIONS_FILE = "predictions.npz"
+PICTURES_FILE = "pictures.json"
 REPORT_FILE = "report.html"
 
 

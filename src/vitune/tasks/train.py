@@ -9,13 +9,15 @@ from typing import Any
 
 from vitune.adapters import effect, round_weights
 from vitune.data import Samples, Source
-from vitune.errors import DataError, RunError
+from vitune.errors import DataError, RunError, VituneError
 from vitune.methods import parse
 from vitune.tasks import run_directory as files
 from vitune.tasks.assembly import Assembly, assemble, evaluation_pipeline
+from vitune.tasks.pictures import picture_values
 from vitune.tasks.predictions import write_predictions
 from vitune.tasks.request import TrainRequest
 from vitune.tasks.results import compose, metrics
+from vitune.tasks.skipping import SkippingMeasured, skipping_on
 from vitune.training.advice import learning_rate
 from vitune.training.batches import evaluation_batches, make_loader
 from vitune.training.evaluate import Evaluation, evaluate
@@ -25,6 +27,8 @@ from vitune.training.log import RunLog
 from vitune.training.loop import fit
 from vitune.training.result import FitResult, Status
 from vitune.training.tensorboard import TensorBoard
+
+_MEASURED_IMAGES = 64  # by which a model that skips tokens is measured at the end of a run
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,34 @@ def _finish(
         files.write_json(directory / files.SPLIT_FILE, assembly.source.describe())
         if shown is not None:
             write_predictions(directory / files.PREDICTIONS_FILE, *shown)
+        skipping = _explained(directory, request, assembly, None if shown is None else shown[1], listener)
         result = {**compose(directory, request, assembly, fitted, test), "rounding": rounding}
+        result["skipping"] = None if skipping is None else skipping.as_dict()
         _note_end(directory, fitted, test, listener)
         files.write_json(directory / files.RESULT_FILE, result)
         _write_report(directory)
     assembly.accelerator.wait_for_everyone()
     return _result("finished", directory, request, result)
+
+
+def _explained(
+    directory: Path, request: TrainRequest, assembly: Assembly, shown: Samples | None, listener: OnEvent
+) -> SkippingMeasured | None:
+    """Write what the methods show of a few images, and measure what the model skips. A run does not fail for it."""
+    samples = shown if shown is not None else assembly.source.split("train")
+    assert samples is not None
+    tuned, preprocessing = assembly.tuned, assembly.preprocessing
+    try:
+        with assembly.accelerator.autocast():
+            values = picture_values(tuned, samples, preprocessing)
+            if values is not None:
+                files.write_json(directory / files.PICTURES_FILE, values)
+            size = min(request.training.batch_size, _MEASURED_IMAGES)
+            return skipping_on(tuned, samples, preprocessing, most=_MEASURED_IMAGES, batch_size=size)
+    except (VituneError, RuntimeError) as error:  # also torch's, where memory is short
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        listener(Event("warning", {"message": f"pictures of the report were not made: {reason}"}))
+        return None
 
 
 def _rounded(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-EventKind = Literal["plan", "start", "progress", "step", "epoch", "stage", "warning", "checkpoint", "final"]
+EventKind = Literal[
+    "submitted", "plan", "start", "progress", "step", "epoch", "stage", "warning", "checkpoint", "final"
+]
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class Event:
     """One thing that happened.
 
     Args:
-        kind: What happened. "progress" comes after every step and is not logged, nor is "checkpoint"; the
-            others are the lines of the log.
+        kind: What happened. "progress" comes after every step and is not logged, nor are "checkpoint" and
+            "submitted", which says that a cluster was given the run; the others are the lines of the log.
         values: What is known about it, as JSON values; "progress" has `step`, `steps`, `epoch`, `epochs`,
             `images_per_second`, `data_wait_share` (share of the time spent waiting for data) and
             `seconds_left`.

@@ -1,0 +1,66 @@
+"""How sure a suggestion is, and what it has not measured, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vitune.tasks.suggest.evidence import evidence
+from vitune.tasks.suggest.measuring import StepTimes
+from vitune.tasks.suggest.result import Ranked
+from vitune.tasks.suggest.settings import SuggestSettings
+
+
+def how_sure(ranked: Sequence[Ranked], times: StepTimes, images: int, backbone: str) -> tuple[str, ...]:
+    """What the numbers rest on.
+
+    Args:
+        ranked: The answer.
+        times: What was timed.
+        images: The user's training images.
+        backbone: The user's backbone.
+    """
+    timed = ", ".join(times.factors)
+    memory = "Memory and sizes are counted on your model; on a CPU a process holds up to half more than the forecast"
+    steps = "step" if len(times.factors) == 1 else "steps"
+    return (
+        _order(ranked, images, backbone),
+        f"{memory}, unless --fit-memory is given.",
+        f"Timed, in {steps} of {times.images} images: {timed} (rounds within {100 * times.spread:.0f} % of their "
+        f"median). Others follow a cost model that is within {100 * times.model.worst:.0f} % of these.",
+    )
+
+
+def _order(ranked: Sequence[Ranked], images: int, backbone: str) -> str:
+    used = {name for one in ranked for name in one.standing.groups}
+    groups = [group for group in evidence() if group.data in used]
+    if not groups:
+        return "The order is not sure: there are no trials of ours of these methods."
+    seeds = min(known.seeds for group in groups for known in group.methods.values())
+    trials = "; ".join(
+        f"{group.data} ({group.train_images:,} images, {group.classes} classes)" for group in groups
+    )
+    names = " and ".join(sorted({group.backbone for group in groups}))
+    if any(one.standing.close for one in ranked):
+        return f"The order rests on trials of your backbone at about your number of images: {trials}; {seeds} seeds."
+    return (
+        f"The order is a guess from other settings: trials on {trials} with {names}, {seeds} seeds; you have "
+        f"{images:,} images and {backbone}."
+    )
+
+
+def what_is_not_measured(settings: SuggestSettings, device: str) -> tuple[str, ...]:
+    """What nobody measured.
+
+    Args:
+        settings: What was asked.
+        device: Where training would run.
+    """
+    found = [
+        "Accuracy on your data: 'vitune compare' measures it.",
+        "Whether the learning rate suits your data: it was chosen on other data, or is the method's default.",
+        "Inference overhead: it follows the same cost model; 'vitune profile --time' measures it.",
+        "Second stages of training (e2vpt trains again after pruning), and early stopping.",
+    ]
+    if device == "cpu":
+        found.append("Other programs on this machine: times are as it was while steps were timed.")
+    return tuple(found)
