@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitune._extras import require
 from vitune.backbones import BUILT_IN, read_card
 from vitune.bench.compare_request import FACTORS, OF_EACH_TRIAL, CompareRequest
+from vitune.bench.optuna_search import JOURNAL_FILE, OptunaSearch, write_journal
 from vitune.bench.protocol import Case, CaseResult, SelectThenTest, run_protocol
+from vitune.bench.ray_engine import RayRunner, connected
 from vitune.bench.summary import MethodSummary, summarise
 from vitune.bench.train_trial import OnTrialEvent, TrainTrial
 from vitune.bench.trials import TrialOutcome, TrialRunner
@@ -82,8 +85,10 @@ def make_plan(request: CompareRequest) -> Plan:
 
     Raises:
         DataError: If the data cannot be used, or lack a validation or test split.
-        ConfigError: If a batch is larger than the training images.
+        ConfigError: If a batch is larger than the training images, or an extra that is needed is not installed.
     """
+    if request.engine == "ray":
+        connected()  # what is not there is said before anything is done
     source = open_source(request.data.path, **request.data.opening())
     _check_splits(source, request)
     found = source.describe()
@@ -109,10 +114,11 @@ def make_plan(request: CompareRequest) -> Plan:
             model=model,
             methods=method,
             grid=tuple({"lr": rate} for rate in _rates(method, request)),
+            search=_search(method, request, training),
         )
         for method in request.methods
     )
-    choosing = sum(len(case.grid) for case in cases if len(case.grid) > 1)
+    choosing = sum(_candidates(case) for case in cases)
     return Plan(request, protocol, cases, found, model, choosing + len(cases) * request.seeds)
 
 
@@ -122,6 +128,8 @@ def compare(
     on_event: OnTrialEvent = lambda trial, event: None,
     on_outcome: Callable[[TrialOutcome], None] | None = None,
     poll_seconds: float = 1.0,
+    wait: bool = True,
+    keep_failed: bool = False,
 ) -> CompareResult:
     """Run what nobody has run yet of a comparison, and put the results together.
 
@@ -130,9 +138,12 @@ def compare(
         on_event: Is told what happens in the trials that this process runs.
         on_outcome: Is told of every trial, as soon as it is seen to have ended, whoever ran it.
         poll_seconds: How often to look whether other processes have finished what this one waits for.
+        wait: Whether to wait for them at all.
+        keep_failed: Return a comparison in which every method failed, in place of an error.
 
     Raises:
-        RunError: If the folder is taken by something else, or every trial of every method failed.
+        RunError: If the folder is taken by something else, or every trial of every method failed and is not kept.
+        StillRunning: If all that can be run now is being run by other processes, and `wait` is off.
         KeyboardInterrupt: If Ctrl-C ended it; the same command goes on.
     """
     request = plan.request
@@ -150,13 +161,32 @@ def compare(
         raise RunError(
             f"the folder '{request.out}' cannot be made: {error.strerror}; choose another --out."
         ) from None
-    runner = TrialRunner(root, trials.run, trials.open_data, poll_seconds=poll_seconds, on_outcome=on_outcome)
+    if request.engine == "ray":
+        runner: TrialRunner = RayRunner(
+            root,
+            trials,
+            device=TrainConfig.from_dict(request.training).device,
+            workers=request.workers,
+            poll_seconds=poll_seconds,
+            on_event=on_event,
+            on_outcome=on_outcome,
+        )
+    else:
+        runner = TrialRunner(
+            root, trials.run, trials.open_data, poll_seconds=poll_seconds, on_outcome=on_outcome
+        )
     results = run_protocol(
-        runner, plan.protocol, plan.cases, retry_failed=request.retry_failed, keep_failed=True
+        runner,
+        plan.protocol,
+        plan.cases,
+        retry_failed=request.retry_failed,
+        keep_failed=True,
+        wait=wait,
+        on_round=lambda tried: write_journal(request.out / JOURNAL_FILE, tried),
     )
     assert request.baseline is not None  # settled when the request was made
     summaries = summarise(results, request.baseline)
-    if all(summary.accuracy is None for summary in summaries):
+    if not keep_failed and all(summary.accuracy is None for summary in summaries):
         first = next(o for result in results for o in (*result.selection, *result.final) if o.error)
         message = (first.error or {}).get("message", "")
         raise RunError(
@@ -202,9 +232,35 @@ def _check_splits(source: Source, request: CompareRequest) -> None:
 def _rates(method: str, request: CompareRequest) -> tuple[float, ...]:
     if request.rates is not None:
         return request.rates[method]
+    return rates_around_default(method, "none" if request.optuna_trials() else request.search)
+
+
+def _search(method: str, request: CompareRequest, training: TrainConfig) -> OptunaSearch | None:
+    count = request.optuna_trials()
+    if request.rates is not None or count is None:
+        return None
+    require("optuna", "optuna", "a search by Optuna")
+    fixed = request.given[method] | ({"weight_decay"} & request.training.keys())
+    return OptunaSearch(method, count, frozenset(fixed), training.weight_decay)
+
+
+def _candidates(case: Case) -> int:
+    """How many trials the choice for a case takes."""
+    if isinstance(case.search, OptunaSearch):
+        return case.search.trials
+    return len(case.grid) if len(case.grid) > 1 else 0
+
+
+def rates_around_default(method: str, search: str) -> tuple[float, ...]:
+    """The learning rates that a search tries.
+
+    Args:
+        method: The methods as text.
+        search: Which search.
+    """
     default = learning_rate(TrainConfig(), parse(method))
     # Rounded, since a third of a rate has no end and the name of a trial is made of its digits.
-    return tuple(float(f"{default * factor:.3g}") for factor in FACTORS[request.search])
+    return tuple(float(f"{default * factor:.3g}") for factor in FACTORS[search])
 
 
 def _data_name(path: Path, found: Mapping[str, Any]) -> str:

@@ -1,19 +1,17 @@
-"""A comparison as files: JSON with everything, a CSV, a Markdown page, and the HTML report drawn from the JSON."""
+"""A comparison as files: JSON with everything, CSV, Parquet, Markdown, and the HTML report drawn from the JSON."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vitune.bench.compare import CompareResult
-from vitune.bench.summary import Estimate, MethodSummary
+from vitune.bench.compare import TRIALS, CompareResult
+from vitune.bench.method_record import method_record
+from vitune.bench.parquet_file import RESULTS_FILE, write_trials
+from vitune.bench.summary import Estimate
 from vitune.bench.table import Column, aggregate, markdown
-from vitune.bench.trials import TrialOutcome
 from vitune.durable import replace_file
 from vitune.report import write_methods_report
 from vitune.tasks.run_directory import write_json
@@ -61,7 +59,33 @@ def write_comparison(result: CompareResult) -> Path:
     write_json(out / JSON_FILE, as_dict(result))
     _write(out / CSV_FILE, csv_text(result))
     _write(out / MARKDOWN_FILE, markdown_text(result))
+    write_parquet(result)
     return write_methods_report(out / JSON_FILE, out / REPORT_FILE)
+
+
+def write_parquet(result: CompareResult) -> bool:
+    """Write every trial of a comparison as a row of a Parquet table; whether pyarrow is there to do it.
+
+    Beside what `write_trials` writes: `method` as the comparison names it, and whether the trial was `chosen`: final
+    trials and the candidate that they follow.
+
+    Args:
+        result: What the comparison found.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    outcomes, more = [], {}
+    for case in result.cases:
+        for outcome in (*case.selection, *case.final):
+            trial = outcome.trial
+            chosen = bool(case.final) and (trial.methods, dict(trial.settings)) == (
+                case.methods,
+                dict(case.chosen),
+            )
+            more[trial.id] = {"method": case.case.methods, "chosen": chosen}
+            outcomes.append(outcome)
+    return write_trials(result.plan.request.out / RESULTS_FILE, outcomes, more=more)
 
 
 def as_dict(result: CompareResult) -> dict[str, Any]:
@@ -97,7 +121,7 @@ def as_dict(result: CompareResult) -> dict[str, Any]:
         "folder": str(request.out),
         "versions": trials[0]["versions"],
         "machines": _different(trial["machine"] for trial in trials),
-        "methods": [_method(summary, request.out) for summary in result.methods],
+        "methods": [method_record(summary, request.out, request.out / TRIALS) for summary in result.methods],
     }
 
 
@@ -117,6 +141,7 @@ def csv_text(result: CompareResult) -> str:
         row["rank"] = summary.rank
         row["failed"] = sum(o.error is not None for o in (*summary.result.selection, *summary.result.final))
         row["lr"] = summary.result.chosen.get("lr")
+        row["chosen_method"] = summary.result.methods if summary.result.final else None
         rows.append({**row, **{name: summary.costs.get(name) for name in _CSV_COSTS}})
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -164,41 +189,6 @@ def _points(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return text
     return f"{text} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}, over {estimate.over})"
-
-
-def _method(summary: MethodSummary, out: Path) -> dict[str, Any]:
-    chosen = summary.result.chosen
-    return {
-        "method": summary.result.case.methods,
-        "accuracy": None if summary.accuracy is None else asdict(summary.accuracy),
-        "difference": None if summary.difference is None else asdict(summary.difference),
-        "rank": summary.rank,
-        "best": summary.best,
-        "lr": chosen.get("lr"),
-        "costs": dict(summary.costs),
-        "candidates": [
-            {
-                "lr": outcome.trial.settings.get("lr"),
-                "chosen": outcome.trial.settings == chosen,
-                **_outcome(outcome, "val", out),
-            }
-            for outcome in summary.result.selection
-        ],
-        "seeds": [
-            {"seed": outcome.trial.seed, **_outcome(outcome, "test", out)} for outcome in summary.result.final
-        ],
-    }
-
-
-def _outcome(outcome: TrialOutcome, split: str, out: Path) -> dict[str, Any]:
-    metrics: Mapping[str, Any] = ((outcome.result or {}).get("metrics") or {}).get(split) or {}
-    return {
-        "accuracy": metrics.get("accuracy"),
-        "loss": metrics.get("loss"),
-        "n": metrics.get("n"),
-        "error": None if outcome.error is None else f"{outcome.error['type']}: {outcome.error['message']}",
-        "file": Path(os.path.relpath(outcome.path, out)).as_posix(),
-    }
 
 
 def _different(values: Any) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from typing import Protocol as TypingProtocol
 
+from vitune.bench.search import Candidate, Grid, Search, Tried
 from vitune.bench.selection import ValidationResult, select
 from vitune.bench.trial import Stage, Trial
 from vitune.bench.trials import TrialOutcome, TrialRunner
@@ -21,12 +24,14 @@ class Case:
         model: Name of the backbone.
         methods: The methods as the command line spells them.
         grid: The candidates; each overrides the protocol's fixed settings. A single one needs no selection.
+        search: Proposes candidates in rounds, in place of the grid.
     """
 
     data: str
     model: str
     methods: str
     grid: tuple[Mapping[str, Any], ...] = ({},)
+    search: Search | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if not self.grid:
@@ -69,7 +74,15 @@ class SelectThenTest:
                 "the first needs a validation split."
             )
 
-    def trial(self, case: Case, settings: Mapping[str, Any], stage: Stage, seed: int) -> Trial:
+    def trial(
+        self,
+        case: Case,
+        settings: Mapping[str, Any],
+        stage: Stage,
+        seed: int,
+        *,
+        methods: str | None = None,
+    ) -> Trial:
         """The trial of a case under this protocol.
 
         Args:
@@ -77,17 +90,29 @@ class SelectThenTest:
             settings: The candidate's own settings.
             stage: `select` or `final`.
             seed: Seed of the trial.
+            methods: The methods with the candidate's settings; None: as the case spells them.
         """
         return Trial(
             data=case.data,
             model=case.model,
-            methods=case.methods,
+            methods=methods or case.methods,
             settings={**self.settings, **settings},
             seed=seed,
             protocol=self.name,
             stage=stage,
             train_split=self.select_split if stage == "select" else self.final_split,
         )
+
+
+class OnRound(TypingProtocol):
+    """A function that is told what a search has tried so far."""
+
+    def __call__(self, tried: Sequence[tuple[Case, Sequence[Tried]]], /) -> None:
+        """Take note of it.
+
+        Args:
+            tried: The cases that search, and what was tried for each.
+        """
 
 
 @dataclass(frozen=True)
@@ -97,7 +122,7 @@ class CaseResult:
     Attributes:
         case: The line of the benchmark.
         chosen: The settings that won, fixed ones included; empty if all candidates failed.
-        selection: Outcomes of the trials that chose, in the order of the grid; empty if there was no choice.
+        selection: Outcomes of the trials that chose, in the order of the grid or search; empty if there was no choice.
         final: Outcomes of the final trials, in the order of the seeds; empty if all candidates failed.
     """
 
@@ -105,6 +130,11 @@ class CaseResult:
     chosen: Mapping[str, Any]
     selection: tuple[TrialOutcome, ...]
     final: tuple[TrialOutcome, ...]
+
+    @property
+    def methods(self) -> str:
+        """The methods with the settings that won; where nothing won, as the case spells them."""
+        return self.final[0].trial.methods if self.final else self.case.methods
 
 
 def run_protocol(
@@ -114,6 +144,8 @@ def run_protocol(
     *,
     retry_failed: bool = False,
     keep_failed: bool = False,
+    wait: bool = True,
+    on_round: OnRound | None = None,
 ) -> list[CaseResult]:
     """Choose settings for every case, then test each choice with every seed.
 
@@ -129,34 +161,34 @@ def run_protocol(
         cases: The lines of the benchmark.
         retry_failed: Try failed trials again.
         keep_failed: Return a case all of whose candidates failed without final trials, in place of an error.
+        wait: Whether to wait for trials that other processes run.
+        on_round: Is told after every round of a search.
 
     Raises:
         RunError: If all candidates of a case failed, unless they are to be kept.
+        StillRunning: If all that can be run now is being run by others, and `wait` is off.
     """
-    choosing = {
-        position: [protocol.trial(case, settings, "select", protocol.select_seed) for settings in case.grid]
-        for position, case in enumerate(cases)
-        if len(case.grid) > 1
-    }
-    # All cases at once: with one at a time, several processes would wait for each other after every case.
-    outcomes = runner.finish([t for trials in choosing.values() for t in trials], retry_failed=retry_failed)
-    found = {outcome.trial: outcome for outcome in outcomes}
-
-    selections: list[tuple[TrialOutcome, ...]] = []
-    chosen: list[Mapping[str, Any] | None] = []
-    for position, case in enumerate(cases):
-        selection = tuple(found[trial] for trial in choosing.get(position, []))
-        selections.append(selection)
-        if keep_failed and selection and all(outcome.result is None for outcome in selection):
+    finish = functools.partial(runner.finish, retry_failed=retry_failed, wait=wait)
+    selections = _select(finish, protocol, cases, on_round)
+    chosen: list[Trial | None] = []
+    for case, selection in zip(cases, selections, strict=True):
+        if not selection:
+            chosen.append(protocol.trial(case, case.grid[0], "select", protocol.select_seed))
+        elif keep_failed and all(outcome.result is None for outcome in selection):
             chosen.append(None)
         else:
-            chosen.append(_choose(case, selection, protocol) if selection else case.grid[0])
+            chosen.append(_choose(case, selection, protocol))
 
     finals = [
-        [] if settings is None else [protocol.trial(case, settings, "final", seed) for seed in protocol.seeds]
-        for case, settings in zip(cases, chosen, strict=True)
+        []
+        if best is None
+        else [
+            protocol.trial(case, best.settings, "final", seed, methods=best.methods)
+            for seed in protocol.seeds
+        ]
+        for case, best in zip(cases, chosen, strict=True)
     ]
-    outcomes = runner.finish([t for trials in finals for t in trials], retry_failed=retry_failed)
+    outcomes = finish([trial for trials in finals for trial in trials])
     found = {outcome.trial: outcome for outcome in outcomes}
     return [
         CaseResult(
@@ -169,7 +201,46 @@ def run_protocol(
     ]
 
 
-def _choose(case: Case, selection: Sequence[TrialOutcome], protocol: SelectThenTest) -> Mapping[str, Any]:
+def _select(
+    finish: Callable[[list[Trial]], list[TrialOutcome]],
+    protocol: SelectThenTest,
+    cases: Sequence[Case],
+    on_round: OnRound | None,
+) -> list[tuple[TrialOutcome, ...]]:
+    """The trials that choose, for each case in the order of its proposals."""
+    ended: list[list[tuple[Candidate, TrialOutcome]]] = [[] for _ in cases]
+    while True:
+        tried = [[_tried(candidate, outcome) for candidate, outcome in pairs] for pairs in ended]
+        searching = [(case, past) for case, past in zip(cases, tried, strict=True) if case.search and past]
+        if on_round is not None and searching:
+            on_round(searching)
+        proposed = [
+            [
+                (
+                    candidate,
+                    protocol.trial(
+                        case, candidate.settings, "select", protocol.select_seed, methods=candidate.methods
+                    ),
+                )
+                for candidate in (case.search or Grid(case.grid)).propose(tried[place])
+            ]
+            for place, case in enumerate(cases)
+        ]
+        # All cases at once: with one at a time, several processes would wait for each other after every case.
+        trials = [trial for pairs in proposed for _, trial in pairs]
+        if not trials:
+            return [tuple(outcome for _, outcome in pairs) for pairs in ended]
+        found = {outcome.trial: outcome for outcome in finish(trials)}
+        for pairs, new in zip(ended, proposed, strict=True):
+            pairs += [(candidate, found[trial]) for candidate, trial in new]
+
+
+def _tried(candidate: Candidate, outcome: TrialOutcome) -> Tried:
+    validation = None if outcome.result is None else ValidationResult.of(outcome)
+    return Tried(candidate, outcome.trial.id, validation)
+
+
+def _choose(case: Case, selection: Sequence[TrialOutcome], protocol: SelectThenTest) -> Trial:
     finished = [ValidationResult.of(outcome) for outcome in selection if outcome.result is not None]
     if not finished:
         first = selection[0]
@@ -178,4 +249,4 @@ def _choose(case: Case, selection: Sequence[TrialOutcome], protocol: SelectThenT
             f"All {len(selection)} candidates of {case.methods} on {case.data} failed; the first: {message} "
             f"(see '{first.path}')."
         )
-    return select(finished, metric=protocol.metric).trial.settings
+    return select(finished, metric=protocol.metric).trial

@@ -58,7 +58,17 @@ class MethodSummary:
 
 
 @dataclass(frozen=True)
-class _Score:
+class Score:
+    """The test accuracy of one seed.
+
+    Attributes:
+        accuracy: Share of the test images.
+        low: Lower end of its 95 % interval over the images (Wilson); None where unknown.
+        high: Upper end.
+        n: Number of test images.
+        correct: A bit for each test image, in hexadecimal.
+    """
+
     accuracy: float
     low: float | None
     high: float | None
@@ -73,16 +83,16 @@ def summarise(results: Sequence[CaseResult], baseline: str) -> tuple[MethodSumma
         results: One per method.
         baseline: The method that the others are compared with, as its case spells it.
     """
-    scores = {result.case.methods: _scores(result) for result in results}
-    ranks = _ranks(scores)
-    best = _best(scores)
+    scores = {result.case.methods: final_scores(result) for result in results}
+    ranks = mean_ranks(scores)
+    best = separable_best(scores)
     return tuple(
         MethodSummary(
             result=result,
-            accuracy=_accuracy(scores[result.case.methods]),
+            accuracy=accuracy_estimate(scores[result.case.methods]),
             difference=None
             if result.case.methods == baseline
-            else _difference(scores[result.case.methods], scores.get(baseline, {})),
+            else paired_difference(scores[result.case.methods], scores.get(baseline, {})),
             rank=ranks.get(result.case.methods),
             best=result.case.methods == best,
             costs=_costs(result.final),
@@ -91,13 +101,18 @@ def summarise(results: Sequence[CaseResult], baseline: str) -> tuple[MethodSumma
     )
 
 
-def _scores(result: CaseResult) -> dict[int, _Score]:
+def final_scores(result: CaseResult) -> dict[int, Score]:
+    """The final trials that finished, by seed.
+
+    Args:
+        result: What the protocol found for a method.
+    """
     found = {}
     for outcome in result.final:
         if outcome.result is None:
             continue
         test = outcome.result["metrics"]["test"]
-        found[outcome.trial.seed] = _Score(
+        found[outcome.trial.seed] = Score(
             test["accuracy"],
             test.get("low"),
             test.get("high"),
@@ -107,7 +122,12 @@ def _scores(result: CaseResult) -> dict[int, _Score]:
     return found
 
 
-def _accuracy(scores: Mapping[int, _Score]) -> Estimate | None:
+def accuracy_estimate(scores: Mapping[int, Score]) -> Estimate | None:
+    """Mean test accuracy with its interval; None without any seed.
+
+    Args:
+        scores: By seed.
+    """
     if not scores:
         return None
     values = [score.accuracy for score in scores.values()]
@@ -122,8 +142,13 @@ def _accuracy(scores: Mapping[int, _Score]) -> Estimate | None:
     return Estimate(values[0], first.low, first.high, "images" if known else None, len(values))
 
 
-def _difference(first: Mapping[int, _Score], second: Mapping[int, _Score]) -> Estimate | None:
-    """First minus second."""
+def paired_difference(first: Mapping[int, Score], second: Mapping[int, Score]) -> Estimate | None:
+    """First minus second, on the seeds that both have; None where there is none.
+
+    Args:
+        first: By seed.
+        second: By seed.
+    """
     seeds = [seed for seed in first if seed in second]
     if not seeds:
         return None
@@ -131,20 +156,30 @@ def _difference(first: Mapping[int, _Score], second: Mapping[int, _Score]) -> Es
     if len(seeds) > 1 and max(values) - min(values) > 1e-12:
         over_seeds = mean_interval(values)
         return Estimate(over_seeds.mean, over_seeds.low, over_seeds.high, "seeds", len(seeds))
-    ends = _over_images(first[seeds[0]], second[seeds[0]])
+    ends = image_interval(first[seeds[0]], second[seeds[0]])
     low, high = ends or (None, None)
     return Estimate(values[0], low, high, "images" if ends else None, len(seeds))
 
 
-def _over_images(first: _Score, second: _Score) -> tuple[float, float] | None:
+def image_interval(first: Score, second: Score) -> tuple[float, float] | None:
+    """Interval of (first - second) paired by image; None where the images are not known to be the same.
+
+    Args:
+        first: One seed of a method.
+        second: One seed of another.
+    """
     if first.correct is None or second.correct is None or not first.n or first.n != second.n:
         return None
     one, other = int(first.correct or "0", 16), int(second.correct or "0", 16)
     return paired_interval((one & ~other).bit_count(), (other & ~one).bit_count(), first.n)
 
 
-def _ranks(scores: Mapping[str, Mapping[int, _Score]]) -> dict[str, float]:
-    """Mean places over the seeds that every method with a result has."""
+def mean_ranks(scores: Mapping[str, Mapping[int, Score]]) -> dict[str, float]:
+    """Mean places over the seeds that every method with a result has.
+
+    Args:
+        scores: By method and seed.
+    """
     running = {method: of_seed for method, of_seed in scores.items() if of_seed}
     if not running:
         return {}
@@ -159,8 +194,12 @@ def _ranks(scores: Mapping[str, Mapping[int, _Score]]) -> dict[str, float]:
     return {method: statistics.fmean(found) for method, found in places.items() if found}
 
 
-def _best(scores: Mapping[str, Mapping[int, _Score]]) -> str | None:
-    """The method of the highest mean, if it can be told from the one of the second highest."""
+def separable_best(scores: Mapping[str, Mapping[int, Score]]) -> str | None:
+    """The method of the highest mean, if it can be told from the one of the second highest.
+
+    Args:
+        scores: By method and seed.
+    """
     means = {
         method: statistics.fmean(score.accuracy for score in of_seed.values())
         for method, of_seed in scores.items()
@@ -169,7 +208,7 @@ def _best(scores: Mapping[str, Mapping[int, _Score]]) -> str | None:
     if len(means) < 2:
         return None
     first, second = sorted(means, key=lambda method: -means[method])[:2]
-    lead = _difference(scores[first], scores[second])
+    lead = paired_difference(scores[first], scores[second])
     return first if lead is not None and lead.low is not None and lead.low > 0 else None
 
 

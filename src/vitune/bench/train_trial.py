@@ -27,6 +27,7 @@ _KEPT = ("metrics", "costs", "full_finetuning", "memory_forecast_bytes", "model"
 # Settings of a trial that are told to the reader of the data or to the maker of the backbone, not to training.
 _OF_DATA = {field.name for field in dataclasses.fields(DataSettings)} - {"path", "train_split"}
 _OF_MODEL = {field.name for field in dataclasses.fields(ModelSettings)} - {"name", "weights"}
+_MODULES = "init_modules"
 
 
 class OnTrialEvent(Protocol):
@@ -55,6 +56,8 @@ class TrainTrial:
         paths: Where the data sets are, by the names that trials use for them.
         workers: Processes that read images; not part of a trial, since it does not change its result.
         weights: Weight file of the backbone; what it holds must be part of the trials' protocol.
+        modules: Files of pre-trained modules, by the names that trials use for them in the setting `init_modules`; a
+            name must change with what its file holds.
         on_event: Is told what happens in the trials that this process runs.
     """
 
@@ -64,10 +67,30 @@ class TrainTrial:
         *,
         workers: int = 0,
         weights: Path | None = None,
+        modules: Mapping[str, Path] | None = None,
         on_event: OnTrialEvent = _ignore,
     ) -> None:
         self._paths, self._workers = dict(paths), workers
+        self._modules = dict(modules or {})
         self._weights, self._on_event = weights, on_event
+
+    def portable(self) -> TrainTrial:
+        """The same for another process: paths that do not depend on the folder it works in, and no listener."""
+        paths = {name: path.resolve() for name, path in self._paths.items()}
+        weights = None if self._weights is None else self._weights.resolve()
+        modules = {name: path.resolve() for name, path in self._modules.items()}
+        return TrainTrial(paths, workers=self._workers, weights=weights, modules=modules)
+
+    def as_order(self) -> dict[str, Any]:
+        """What another process needs to run the same trials, as JSON values."""
+        paths = {name: str(path) for name, path in self._paths.items()}
+        weights = None if self._weights is None else str(self._weights)
+        return {"paths": paths, "workers": self._workers, "weights": weights}
+
+    def needed_paths(self) -> list[Path]:
+        """What must be there to run a trial: the data, and the files of modules and weights if there are any."""
+        weights = [] if self._weights is None else [self._weights]
+        return [*self._paths.values(), *self._modules.values(), *weights]
 
     def open_data(self, trial: Trial) -> Source:
         """Open the data of a trial.
@@ -123,7 +146,7 @@ class TrainTrial:
         }
 
     def _request(self, trial: Trial, directory: Path) -> TrainRequest:
-        own = _OF_DATA | _OF_MODEL
+        own = _OF_DATA | _OF_MODEL | {_MODULES}
         settings = {name: value for name, value in trial.settings.items() if name not in own}
         training = TrainConfig.from_dict({**settings, "seed": trial.seed, "workers": self._workers})
         model = {name: value for name, value in trial.settings.items() if name in _OF_MODEL}
@@ -132,6 +155,7 @@ class TrainTrial:
             model=ModelSettings(name=trial.model, weights=self._weights, **model),
             method=trial.methods,
             training=training,
+            init_modules=self._modules_file(trial),
             out=directory,
             final_test=trial.stage == "final",
         )
@@ -139,6 +163,13 @@ class TrainTrial:
     def _settings(self, trial: Trial) -> DataSettings:
         chosen = {name: value for name, value in trial.settings.items() if name in _OF_DATA}
         return DataSettings(path=self._path(trial), train_split=trial.train_split, **chosen)
+
+    def _modules_file(self, trial: Trial) -> Path | None:
+        name = trial.settings.get(_MODULES)
+        if name is not None and name not in self._modules:
+            known = ", ".join(sorted(self._modules)) or "none"
+            raise ConfigError(f"trial {trial.id}: no modules are called '{name}'; known: {known}.")
+        return None if name is None else self._modules[name]
 
     def _path(self, trial: Trial) -> Path:
         if trial.data not in self._paths:

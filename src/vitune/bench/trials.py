@@ -46,6 +46,10 @@ class TrialOutcome:
     error: dict[str, Any] | None
 
 
+class StillRunning(Exception):
+    """What is left to run is being run by other processes, and the caller did not want to wait for them."""
+
+
 class TrialRunner:
     """Runs trials in a folder.
 
@@ -91,32 +95,33 @@ class TrialRunner:
         """Where a trial lives."""
         return self.root / trial.id
 
-    def finish(self, trials: Iterable[Trial], *, retry_failed: bool = False) -> list[TrialOutcome]:
+    def finish(
+        self, trials: Iterable[Trial], *, retry_failed: bool = False, wait: bool = True
+    ) -> list[TrialOutcome]:
         """Run what nobody has run or runs, wait for the others, and return all outcomes in the given order.
 
         Args:
             trials: What to run; one that is named twice runs once.
             retry_failed: Try those again, once, that had failed before this call.
+            wait: Whether to wait for trials that other processes run.
 
         Raises:
             RunError: If the folder of a trial holds something else.
+            StillRunning: If all that is left is being run by others, and `wait` is off.
         """
         wanted = list(dict.fromkeys(trials))
-        retry: dict[Trial, set[int]] = {trial: set() for trial in wanted}
-        if retry_failed:
-            for trial in wanted:
-                latest = latest_attempt(self.folder(trial) / "attempts")
-                if latest is not None:
-                    retry[trial] = {latest}
+        retry = self.to_retry(wanted) if retry_failed else {trial: set() for trial in wanted}
         pending = self._pending(wanted, retry)
         while pending:
             worked = False
             for trial in pending:
-                if self._work_on(trial, retry[trial]):
+                if self.work_on(trial, retry[trial]):
                     worked = True
                     pending = self._pending(pending, retry)
             pending = self._pending(pending, retry)
             if pending and not worked:
+                if not wait:
+                    raise StillRunning
                 time.sleep(self._poll_seconds)
         outcomes = (self.outcome(trial) for trial in wanted)
         return [outcome for outcome in outcomes if outcome is not None]
@@ -158,8 +163,28 @@ class TrialRunner:
             return None
         return TrialOutcome(trial, error_file, None, _read_json(error_file))
 
-    def _work_on(self, trial: Trial, retry: set[int]) -> bool:
-        """Run a trial if it is free; whether this process did."""
+    def to_retry(self, trials: Iterable[Trial]) -> dict[Trial, set[int]]:
+        """Numbers of the attempts so far: those that may be followed by another if they failed.
+
+        Args:
+            trials: Which trials.
+        """
+        latest = {trial: latest_attempt(self.folder(trial) / "attempts") for trial in trials}
+        return {trial: set() if number is None else {number} for trial, number in latest.items()}
+
+    def work_on(self, trial: Trial, retry: set[int]) -> bool:
+        """Run a trial if it is free.
+
+        Args:
+            trial: Which one.
+            retry: Numbers of failed attempts that may be followed by another.
+
+        Returns:
+            Whether this process did.
+
+        Raises:
+            RunError: If the folder holds something else.
+        """
         folder = self.folder(trial)
         if self.outcome(trial, retry) is not None:
             return False
