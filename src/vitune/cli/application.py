@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from vitune.cli.bench import bench
 from vitune.cli.compare import compare
 from vitune.cli.convert import convert
 from vitune.cli.demo import demo
@@ -17,7 +18,9 @@ from vitune.cli.predict import predict
 from vitune.cli.pretrain import pretrain
 from vitune.cli.pretrain_modules import pretrain_modules
 from vitune.cli.profile import profile
+from vitune.cli.push import push
 from vitune.cli.show import show
+from vitune.cli.suggest import suggest
 from vitune.cli.train import train
 
 app = typer.Typer(
@@ -33,13 +36,16 @@ _VERBS = {
     "demo": demo,
     "train": train,
     "compare": compare,
+    "bench": bench,
     "evaluate": evaluate,
     "predict": predict,
     "merge": merge,
     "export": export,
+    "push": push,
     "convert": convert,
     "pretrain": pretrain,
     "pretrain-modules": pretrain_modules,
+    "suggest": suggest,
     "profile": profile,
     "list": list_,
     "show": show,

@@ -10,21 +10,28 @@ import typer
 from vitune.cli.options import (
     DATA,
     MACHINE,
-    MODEL,
+    PROTOCOL,
     RUN,
-    TRAINING,
+    Baseline,
+    BatchSize,
     Device,
+    Epochs,
     ImageColumn,
     LabelColumn,
+    Methods,
+    ModelName,
     OnBadImage,
+    Precision,
+    RetryFailed,
+    SharedSetting,
+    TestDomain,
+    ValFraction,
     Weights,
     Workers,
 )
 
 if TYPE_CHECKING:
     from vitune.bench.compare_request import CompareRequest
-
-_PROTOCOL = "Protocol"
 
 
 def compare(
@@ -33,32 +40,16 @@ def compare(
         Path,
         typer.Argument(metavar="DATA", help="Folder of images, VTAB-1k lists, a table; with a test split."),
     ],
-    methods: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--methods",
-            "--method",
-            metavar="METHOD",
-            help="A method to compare, for instance 'lora(rank=4)'; give it for each.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(
-            "--baseline",
-            metavar="METHOD",
-            help="The method that the others are compared with; linear if it is there, else the first.",
-            rich_help_panel=_PROTOCOL,
-        ),
-    ] = None,
+    methods: Methods = None,
+    baseline: Baseline = None,
     search: Annotated[
         str | None,
         typer.Option(
             "--search",
-            metavar="none|small",
-            help="Learning rates tried on validation: three around each method's default, or the default alone.",
-            rich_help_panel=_PROTOCOL,
+            metavar="none|small|optuna[:N]",
+            help="Settings tried on validation: three learning rates around each method's default, the default alone, "
+            "or N candidates that Optuna chooses.",
+            rich_help_panel=PROTOCOL,
         ),
     ] = None,
     seeds: Annotated[
@@ -67,37 +58,15 @@ def compare(
             "--seeds",
             metavar="N",
             help="Seeds that each choice is trained and tested with; 3 if not given.",
-            rich_help_panel=_PROTOCOL,
+            rich_help_panel=PROTOCOL,
         ),
     ] = None,
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Run trials again that have failed.", rich_help_panel=_PROTOCOL),
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    retry_failed: RetryFailed = False,
+    model: ModelName = None,
     weights: Weights = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", metavar="N", help="Images per step.", rich_help_panel=TRAINING),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other setting that all methods share, see 'vitune list settings'; may be repeated.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    assignments: SharedSetting = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -107,22 +76,19 @@ def compare(
             rich_help_panel=DATA,
         ),
     ] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(
-            "--val-fraction",
-            metavar="X",
-            help="Share held out where there is no val split.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    val_fraction: ValFraction = None,
+    test_domain: TestDomain = None,
     on_bad_image: OnBadImage = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
-    precision: Annotated[
+    precision: Precision = None,
+    engine: Annotated[
         str | None,
         typer.Option(
-            "--precision", metavar="auto|fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
+            "--engine",
+            metavar="local|ray",
+            help="Run the trials here, or on the Ray cluster that RAY_ADDRESS names.",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     device: Device = None,
@@ -147,6 +113,7 @@ def compare(
         "batch_size": batch_size,
         "shots": shots,
         "val_fraction": val_fraction,
+        "test_domain": test_domain,
         "on_bad_image": on_bad_image,
         "image_column": image_column,
         "label_column": label_column,
@@ -154,7 +121,13 @@ def compare(
         "device": device,
         "set": assignments or None,
     }
-    own: dict[str, Any] = {"search": search, "seeds": seeds, "workers": workers, "baseline": baseline}
+    own: dict[str, Any] = {
+        "search": search,
+        "seeds": seeds,
+        "workers": workers,
+        "baseline": baseline,
+        "engine": engine,
+    }
 
     import shlex
 

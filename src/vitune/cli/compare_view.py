@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from vitune.bench.compare import CompareResult, compare, make_plan
 from vitune.bench.compare_files import CSV_FILE, MARKDOWN_FILE, write_comparison
 from vitune.bench.compare_request import CompareRequest
+from vitune.bench.parquet_file import RESULTS_FILE
 from vitune.cli.console import accuracy_text, console, table
 from vitune.cli.stopped import Stopped
 from vitune.report.units import percent, seconds, short_count, size
@@ -52,10 +54,12 @@ class CompareView:
     Args:
         out: Where to print.
         trials: How many trials there are in all.
+        words: Says which trial it is; None is its method, stage and learning rate.
     """
 
-    def __init__(self, out: Console, trials: int) -> None:
+    def __init__(self, out: Console, trials: int, words: Callable[[Trial], str] | None = None) -> None:
         self._out, self._trials = out, trials
+        self._words = words or trial_words
         self._start = time.monotonic()
         self._ended = self._failed = self._found = 0
         self._own: set[str] = set()
@@ -87,7 +91,9 @@ class CompareView:
         """
         if trial.id not in self._own:
             self._own.add(trial.id)
-            self._share, self._current = 0.0, _words(trial)
+            if event.kind == "submitted":  # a cluster has it; it does not say how far it is
+                return
+            self._share, self._current = 0.0, self._words(trial)
             self._move("starting")
         if event.kind == "progress":
             values = event.values
@@ -105,7 +111,9 @@ class CompareView:
         self._share = 0.0
         if outcome.error is not None:
             self._failed += 1
-            self._out.print(f"failed: {_words(outcome.trial)}: {' '.join(outcome.error['message'].split())}")
+            self._out.print(
+                f"failed: {self._words(outcome.trial)}: {' '.join(outcome.error['message'].split())}"
+            )
         if outcome.trial.id not in self._own:
             # Finished before this command was given or by another process: it says nothing of our pace.
             self._found += 1
@@ -114,7 +122,7 @@ class CompareView:
             if outcome.trial.stage == "final":
                 split, metrics = "test", outcome.result["metrics"]["test"]
             self._out.print(
-                f"{self._ended}/{self._trials}  {_words(outcome.trial)}  {split} {percent(metrics['accuracy'])}"
+                f"{self._ended}/{self._trials}  {self._words(outcome.trial)}  {split} {percent(metrics['accuracy'])}"
                 f"  {self._eta()}".rstrip()
             )
         self._move("")
@@ -168,7 +176,7 @@ def print_comparison(out: Console, result: CompareResult, report: Path) -> None:
         made.add_row(
             summary.result.case.methods + ("  best" if summary.best else ""),
             "failed" if found is None else accuracy_text(found.mean, found.low, found.high),
-            "baseline" if summary.result.case.methods == baseline else _points(summary.difference),
+            "baseline" if summary.result.case.methods == baseline else points_text(summary.difference),
             "-" if summary.rank is None else f"{summary.rank:.2f}",
             "-" if found is None else short_count(round(costs["trained_parameters"])),
             "-" if found is None else size(costs["saved_activation_bytes"]),
@@ -181,10 +189,18 @@ def print_comparison(out: Console, result: CompareResult, report: Path) -> None:
             f"{failed} trial{'s' * (failed > 1)} failed; the report tells why, --retry-failed runs them again."
         )
     out.print(f"  open {shlex.quote(str(report))}", soft_wrap=True)
-    out.print(f"  {CSV_FILE} and {MARKDOWN_FILE} are beside it", soft_wrap=True)
+    beside = f"{CSV_FILE}, {RESULTS_FILE} and {MARKDOWN_FILE} are beside it"
+    if not (report.parent / RESULTS_FILE).is_file():
+        beside = f"{CSV_FILE} and {MARKDOWN_FILE} are beside it; {RESULTS_FILE} needs: pip install 'vitune[parquet]'"
+    out.print(f"  {beside}", soft_wrap=True)
 
 
-def _points(estimate: Estimate | None) -> str:
+def points_text(estimate: Estimate | None) -> str:
+    """A difference in percentage points with its interval.
+
+    Args:
+        estimate: The difference; None is a dash.
+    """
     if estimate is None:
         return "-"
     text = f"{100 * estimate.mean:+.1f}"
@@ -193,7 +209,12 @@ def _points(estimate: Estimate | None) -> str:
     return f"{text} ({100 * estimate.low:+.1f} to {100 * estimate.high:+.1f})"
 
 
-def _words(trial: Trial) -> str:
+def trial_words(trial: Trial) -> str:
+    """Which trial of a comparison it is, in a few words.
+
+    Args:
+        trial: The trial.
+    """
     what = "choosing" if trial.stage == "select" else f"seed {trial.seed}"
     return f"{trial.methods}  {what}  lr {trial.settings['lr']:g}"
 

@@ -1,4 +1,4 @@
-"""`vitune convert`: between adapters and the `.bin` checkpoints of Bi-AdaptFormer and Bi-LoRA."""
+"""`vitune convert`: between adapters and the formats of others: PEFT's LoRA, `.bin` of Bi-AdaptFormer and Bi-LoRA."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from vitune.errors import ConfigError
 
 def convert(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A run or adapter directory, or a .bin file.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="A run or adapter directory, one of PEFT, or a .bin file."),
     ],
     target: Annotated[
         Path, typer.Argument(metavar="TARGET", help="A .bin file, or the adapter directory to make.")
     ],
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The backbone that a .bin file belongs to.")
+        str | None,
+        typer.Option("--model", metavar="NAME", help="The backbone that a file of others belongs to."),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option("--classes", metavar="N", help="Classes of a .bin file.")
+        int | None, typer.Option("--classes", metavar="N", help="Classes of a file of others.")
     ] = None,
     scale: Annotated[
         float | None, typer.Option("--scale", metavar="S", help="Factor s of a .bin file, not part of it.")
@@ -34,9 +36,15 @@ def convert(
             "--method", metavar="METHOD", help="'bi_lora(rank=2)', where the file's length leaves a choice."
         ),
     ] = None,
+    peft: Annotated[
+        bool, typer.Option("--peft", help="LoRA in the format of Hugging Face PEFT, in either direction.")
+    ] = False,
     weights: Weights = None,
 ) -> None:
-    """Read or write the published checkpoint format of Bi-AdaptFormer and Bi-LoRA."""
+    """Read or write the formats of others: LoRA of Hugging Face PEFT, checkpoints of Bi-AdaptFormer and Bi-LoRA."""
+    if peft:
+        _peft(source, target, model, classes, weights)
+        return
     if (source.suffix == ".bin") == (target.suffix == ".bin"):
         raise ConfigError(
             f"one of '{source}' and '{target}' must be a .bin file, and the other an adapter directory."
@@ -51,6 +59,27 @@ def convert(
                 "a .bin file does not say its backbone, classes and scale; give --model, --classes and --scale."
             )
         _import(source, target, model, classes, scale, bits, method, weights)
+    console().print(f"wrote {target}", soft_wrap=True)
+
+
+def _peft(source: Path, target: Path, model: str | None, classes: int | None, weights: Path | None) -> None:
+    """An adapter of ours becomes one of PEFT; anything else is read as one of PEFT's."""
+    from vitune.adapters import CONFIG, load
+    from vitune.backbones import create
+    from vitune.cli.console import console
+    from vitune.interop.peft import export_peft, import_peft
+
+    if target.exists():
+        raise ConfigError(f"'{target}' exists already; choose another name, or delete it.")
+    config = source / CONFIG
+    if config.is_file() and '"methods"' not in config.read_text(errors="replace"):
+        if model is None or classes is None:
+            raise ConfigError(
+                f"the PEFT adapter in '{source}' does not say its backbone and classes; give --model and --classes."
+            )
+        import_peft(create(model, num_classes=classes, weights=weights), source).save(target)
+    else:
+        export_peft(load(source, weights=weights), target)
     console().print(f"wrote {target}", soft_wrap=True)
 
 

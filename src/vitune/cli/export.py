@@ -36,4 +36,12 @@ def export(
             f"(first: {result.unmerged[0]})",
             soft_wrap=True,
         )
+    if result.skipping == "kept":
+        lines.print("tokens are skipped in the file as in the tuned model", soft_wrap=True)
+    elif result.skipping is not None:
+        lines.print(
+            "the file computes every token and masks, so that it is not faster than a plain model; "
+            "--format torch-export keeps the skipping",
+            soft_wrap=True,
+        )
     lines.print(f"class names and preprocessing: {result.description}", soft_wrap=True)

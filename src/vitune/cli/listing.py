@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from vitune.cli.console import console, table
+from vitune.cli.method_list import method_table, print_refused
 from vitune.errors import NothingMatchedError, did_you_mean
 
-REFERENCE = "vit_base_patch16_224"
 # Files of timm whose models are plain or distilled `VisionTransformer`s.
 _TAGS_SHOWN = 4
-_ROOM_FOR_TITLES = 75
 _ROOM_FOR_RECIPE_TITLES = 110
 
 
 def list_(
-    what: Annotated[str, typer.Argument(metavar="methods|models|recipes|settings", help="What to list.")],
+    what: Annotated[
+        str, typer.Argument(metavar="methods|models|recipes|settings|suites", help="What to list.")
+    ],
     match: Annotated[
         str | None,
         typer.Argument(metavar="[FILTER]", help="Only names that contain this; * stands for anything."),
     ] = None,
 ) -> None:
-    """List methods, backbones, recipes, or the settings of training."""
-    lists = {"methods": _methods, "models": _models, "recipes": _recipes, "settings": _settings}
+    """List methods, backbones, recipes, benchmark suites, or the settings of training."""
+    lists = {
+        "methods": lambda match: method_table(partial(_keep, match)),
+        "models": _models,
+        "recipes": _recipes,
+        "settings": _settings,
+        "suites": _suites,
+    }
     if what not in lists:
         raise NothingMatchedError(f"there is no list of '{what}'. {did_you_mean(what, lists)}")
     found, note = lists[what](match)
@@ -32,50 +40,14 @@ def list_(
         raise NothingMatchedError(f"no {what} match '{match}'; 'vitune list {what}' shows all.")
     console().print(found)
     console().print(note)
+    if what == "methods":
+        print_refused(console(), partial(_keep, match))
 
 
 def _keep(match: str | None, name: str) -> bool:
     from fnmatch import fnmatch
 
     return match is None or fnmatch(name, match if "*" in match else f"*{match}*")
-
-
-def _methods(match: str | None) -> tuple[Any, str]:
-    from vitune.methods import all_methods
-
-    columns = ("method", "trains", "lr", "merges", "paper", "title")
-    if console().width < _ROOM_FOR_TITLES:
-        columns = columns[:-1]
-    made = table(*columns, right=("trains", "lr"), whole=("method", "merges", "paper"))
-    for name, method in all_methods().items():
-        if _keep(match, name):
-            merges = "yes" if method.merges else "no"
-            cells = (
-                name,
-                _trained(method),
-                f"{method.default_lr:g}",
-                merges,
-                method.paper,
-                method.title,
-            )
-            made.add_row(*cells[: len(columns)])
-    return made, (
-        f"'trains' counts parameters outside the head at {REFERENCE} with the method's defaults. "
-        "Combine methods with a comma; 'vitune show METHOD' has the settings."
-    )
-
-
-def _trained(method: Any) -> str:
-    if method().needs_data:
-        return "by data"
-    import timm
-    import torch
-
-    import vitune
-
-    with torch.device("meta"):
-        model = timm.create_model(REFERENCE, num_classes=10)
-        return f"{vitune.apply(model, method(), check=False).costs().method_parameters:,}"
 
 
 def _models(match: str | None) -> tuple[Any, str]:
@@ -122,6 +94,30 @@ def _recipes(match: str | None) -> tuple[Any, str]:
     return (
         made,
         "Use one with --recipe NAME, or NAME/TASK where it has tasks; 'vitune show NAME' has all of it.",
+    )
+
+
+def _suites(match: str | None) -> tuple[Any, str]:
+    from vitune.suites import load_published, load_suite, suite_names
+
+    columns = ("suite", "tasks", "protocols", "published rows", "title")
+    if console().width < _ROOM_FOR_RECIPE_TITLES:
+        columns = (*columns[:2], columns[-1])
+    made = table(*columns, right=("tasks", "published rows"), whole=("suite",))
+    for name in suite_names():
+        if _keep(match, name):
+            suite = load_suite(name)
+            cells = {
+                "suite": name,
+                "tasks": str(len(suite.tasks)),
+                "protocols": ", ".join(protocol.name for protocol in suite.protocols),
+                "published rows": str(len(load_published(name)) or "-"),
+                "title": suite.title,
+            }
+            made.add_row(*(cells[column] for column in columns))
+    return (
+        made,
+        "'vitune bench SUITE ROOT --check' says which data are there; a .toml file of your own works too.",
     )
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 DATA, MODEL, TRAINING, MACHINE, RUN = "Data", "Model", "Training", "Machine", "Run"
+PROTOCOL = "Protocol"
 
 Weights = Annotated[
     Path | None,
@@ -36,6 +37,15 @@ LabelColumn = Annotated[
     str | None,
     typer.Option("--label-column", metavar="NAME", help="Column of a table's labels.", rich_help_panel=DATA),
 ]
+TestDomain = Annotated[
+    str | None,
+    typer.Option(
+        "--test-domain",
+        metavar="NAME",
+        help="Test on this domain of DOMAIN/CLASS folders; the others are trained on.",
+        rich_help_panel=DATA,
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(
@@ -49,6 +59,89 @@ Device = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", help="Processes that read images.", rich_help_panel=MACHINE),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
+    ),
+]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--methods",
+        "--method",
+        metavar="METHOD",
+        help="A method to compare, for instance 'lora(rank=4)'; give it for each.",
+        rich_help_panel=MODEL,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        metavar="X",
+        help="Learning rate; the method's own if not given.",
+        rich_help_panel=TRAINING,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", metavar="N", help="Images per step.", rich_help_panel=TRAINING),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", help="Seed of everything random.", rich_help_panel=TRAINING),
+]
+AnySetting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other setting, see 'vitune list settings'; may be repeated.",
+        rich_help_panel=TRAINING,
+    ),
+]
+SharedSetting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Any other setting that all methods share, see 'vitune list settings'; may be repeated.",
+        rich_help_panel=TRAINING,
+    ),
+]
+ValFraction = Annotated[
+    float | None,
+    typer.Option(
+        "--val-fraction",
+        metavar="X",
+        help="Share held out where there is no val split.",
+        rich_help_panel=DATA,
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", metavar="auto|fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
+    ),
+]
+Baseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="METHOD",
+        help="The method that the others are compared with; linear if it is there, else the first.",
+        rich_help_panel=PROTOCOL,
+    ),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="Run trials again that have failed.", rich_help_panel=PROTOCOL),
 ]
 
 

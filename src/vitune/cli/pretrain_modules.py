@@ -8,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from vitune.cli.options import MACHINE, MODEL, RUN, TRAINING, Device, Weights, Workers, given
+from vitune.cli.options import (
+    MODEL,
+    RUN,
+    AnySetting,
+    BatchSize,
+    Device,
+    Epochs,
+    LearningRate,
+    ModelName,
+    Precision,
+    Seed,
+    Weights,
+    Workers,
+    given,
+)
 from vitune.errors import ConfigError
 
 
@@ -27,49 +41,14 @@ def pretrain_modules(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    model: ModelName = None,
     weights: Weights = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            "--lr",
-            metavar="X",
-            help="Learning rate; the method's own if not given.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", metavar="N", help="Images per step.", rich_help_panel=TRAINING),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="Seed of everything random.", rich_help_panel=TRAINING),
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other setting, see 'vitune list settings'; may be repeated.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision", metavar="auto|fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
-        ),
-    ] = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    assignments: AnySetting = None,
+    precision: Precision = None,
     device: Device = None,
     workers: Workers = None,
     out: Annotated[

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitune.cli.options import MACHINE, MODEL, RUN, given
+from vitune.cli.options import MACHINE, MODEL, RUN, ModelName, given
 
 if TYPE_CHECKING:
     from vitune.tasks.profile import ProfileRow
 
 
 def profile(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    model: ModelName = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,6 +72,15 @@ def profile(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write the numbers as JSON too.", rich_help_panel=RUN),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html",
+            metavar="FILE",
+            help="Write a report too: memory against time, every cost as bars, all numbers.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
 ) -> None:
     """Show what methods cost on a backbone: parameters, FLOPs, memory and, on request, time.
 
@@ -85,11 +89,15 @@ def profile(
     from vitune.cli.console import console
     from vitune.errors import ConfigError
     from vitune.lean import LEVELS
+    from vitune.report import write_profile_report
     from vitune.tasks.profile import ProfileSettings, write_profile
     from vitune.tasks.profile import profile as run
 
-    if out is not None and not out.parent.is_dir():
-        raise ConfigError(f"--out: there is no folder '{out.parent}' to write '{out.name}' to.")
+    for option, file in (("--out", out), ("--html", html)):
+        if file is not None and not file.parent.is_dir():
+            raise ConfigError(f"{option}: there is no folder '{file.parent}' to write '{file.name}' to.")
+        if file is not None and file.is_dir():
+            raise ConfigError(f"{option}: '{file}' is a folder; name a file.")
     levels = None if memory is None else tuple(LEVELS if "all" in memory else memory)
     settings = ProfileSettings(
         **given(
@@ -112,6 +120,9 @@ def profile(
     if out is not None:
         write_profile(result, out)
         news.print(f"written to {out}")
+    if html is not None:
+        write_profile_report(result.as_dict(), html)
+        news.print(f"report: {html}")
 
 
 def _print(rows: tuple[ProfileRow, ...]) -> None:
@@ -150,6 +161,29 @@ def _print(rows: tuple[ProfileRow, ...]) -> None:
         "saved: MiB kept between forward and backward. forecast: the most MiB that a step holds, with weights, "
         "gradients and AdamW's state. GFLOPs: of a training step, per image, two per multiply-accumulate.",
     )
+    _print_skipping(rows)
+
+
+def _print_skipping(rows: tuple[ProfileRow, ...]) -> None:
+    """Of methods that skip tokens: what inference runs, beside everything computed and the plain backbone."""
+    from vitune.cli.console import console
+    from vitune.cli.skipping_view import print_skipping
+
+    out = console()
+    shown: set[str] = set()
+    for row in rows:
+        if row.masked_flops is None or row.method in shown:
+            continue
+        shown.add(row.method)
+        out.print(
+            f"{row.method}: inference runs {row.forward_flops / 1e9:.3f} GFLOPs per image where it keeps as many "
+            f"tokens as it aims at, {row.masked_flops / 1e9:.3f} with everything computed and masked; plain "
+            f"{rows[0].forward_flops / 1e9:.3f}",
+            soft_wrap=True,
+        )
+        if row.skipping is not None:
+            out.print("with its gates untrained, on noise:", soft_wrap=True)
+            print_skipping(row.skipping)
 
 
 def _short(count: int) -> str:

@@ -22,12 +22,14 @@ def show(
     if model is not None:
         _show_model(model)
         return
-    from vitune.methods import all_methods
+    from vitune.methods import BRIDGES, all_methods
     from vitune.recipes import recipe_names
 
     assert name is not None
-    methods, recipes = all_methods(), recipe_names()
-    if name in methods:
+    methods, recipes = [*all_methods(), *BRIDGES], recipe_names()
+    if name == "peft":
+        _show_peft()
+    elif name in methods:
         _show_method(name)
     elif name.startswith(tuple(recipes)):
         _show_recipe(name)
@@ -58,6 +60,23 @@ def _show_method(name: str) -> None:
     out.print(
         f"Set them like this: --method '{name}({first.name}={first.default})'; join several values by +."
     )
+
+
+def _show_peft() -> None:
+    from vitune.methods.hf_peft import NOT_MERGING, Peft
+
+    out = console()
+    out.print("Any config of Hugging Face PEFT  (github.com/huggingface/peft)")
+    print_indented(out, f"learning rate {Peft.default_lr:g}, unless you choose one")
+    made = table("type", "merges", "settings", whole=("type", "merges"))
+    common = {"target_modules", "exclude_modules", "modules_to_save", "layers_to_transform"}
+    for kind, settings in Peft.types().items():
+        merges = "no" if kind in NOT_MERGING else "yes"
+        made.add_row(kind, merges, ", ".join(name for name in settings if name not in common))
+    out.print(made)
+    out.print("Most types take target_modules, exclude_modules, modules_to_save and layers_to_transform too.")
+    out.print("Set them like this: --method 'peft(type=LORA,r=8,target_modules=attn.qkv+mlp.in)';")
+    out.print("layers by role or by name. --method 'peft(config=FILE)' reads an adapter_config.json.")
 
 
 def _show_recipe(name: str) -> None:

@@ -13,10 +13,19 @@ from vitune.cli.options import (
     MODEL,
     RUN,
     TRAINING,
+    AnySetting,
+    BatchSize,
     Device,
+    Epochs,
     ImageColumn,
     LabelColumn,
+    LearningRate,
+    ModelName,
     OnBadImage,
+    Precision,
+    Seed,
+    TestDomain,
+    ValFraction,
     Weights,
     Workers,
 )
@@ -33,12 +42,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Backbone; the built-in one if not given.", rich_help_panel=MODEL
-        ),
-    ] = None,
+    model: ModelName = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -58,27 +62,10 @@ def train(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            "--lr",
-            metavar="X",
-            help="Learning rate; the method's own if not given.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", metavar="N", help="Images per step.", rich_help_panel=TRAINING),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option("--seed", metavar="N", help="Seed of everything random.", rich_help_panel=TRAINING),
-    ] = None,
+    epochs: Epochs = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -88,15 +75,7 @@ def train(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Any other setting, see 'vitune list settings'; may be repeated.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    assignments: AnySetting = None,
     train_split: Annotated[
         str | None,
         typer.Option(
@@ -106,15 +85,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
-    val_fraction: Annotated[
-        float | None,
-        typer.Option(
-            "--val-fraction",
-            metavar="X",
-            help="Share held out where there is no val split.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    val_fraction: ValFraction = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -124,6 +95,7 @@ def train(
             rich_help_panel=DATA,
         ),
     ] = None,
+    test_domain: TestDomain = None,
     on_bad_image: OnBadImage = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
@@ -140,12 +112,7 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            "--precision", metavar="auto|fp32|bf16|fp16", help="Of computation.", rich_help_panel=MACHINE
-        ),
-    ] = None,
+    precision: Precision = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -206,6 +173,7 @@ def train(
         "train_split": train_split,
         "val_fraction": val_fraction,
         "shots": shots,
+        "test_domain": test_domain,
         "on_bad_image": on_bad_image,
         "image_column": image_column,
         "label_column": label_column,
