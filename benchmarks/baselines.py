@@ -2,13 +2,15 @@
 
     python -m benchmarks.baselines DATA_ROOT [--jobs 2] [--sets caltech101 cifar10]
 
-DATA_ROOT holds `caltech101.tar` and `cifar10.tar` (or folders) in VTAB-1k layout. Protocol `small`: 10 epochs, batch
-64, no augmentation; for each method three learning rates are compared on val200 with one seed (trained on train800),
-the best is trained with three seeds on train800val200, and its last epoch is tested once. The test split is sealed
-while settings are chosen. May be killed and started again; several processes may work over one folder.
+DATA_ROOT holds `caltech101.tar` and `cifar10.tar` (or folders) in VTAB-1k layout. It is tasks of the suite `local`
+(`vitune bench local`), whose file has the protocol `small`: 10 epochs, batch 64, no augmentation; for each method three
+learning rates are compared on val200 with one seed (trained on train800), the best is trained with three seeds on
+train800val200, and its last epoch is tested once. The test split is sealed while settings are chosen. May be killed and
+started again; several processes may work over one folder, and `vitune bench local DATA_ROOT --out runs/baselines`
+shares its trials.
 
-It is `vitune compare` with learning rates of its own. Writes benchmarks/results/baselines.md, one JSON per final trial
-in benchmarks/results/baselines/, and the README's table; the report of each data set is in runs/baselines/.
+Writes benchmarks/results/baselines.md, one JSON per final trial in benchmarks/results/baselines/, and the README's
+table; the report is in runs/baselines/.
 """
 
 from __future__ import annotations
@@ -21,44 +23,26 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.data_sets import data_set
 from benchmarks.step_time import RESULT as STEP_TIME
 from vitune.backbones import BUILT_IN, read_card
 from vitune.bench import Column, TrialOutcome, aggregate
-from vitune.bench.compare import compare, make_plan
-from vitune.bench.compare_files import write_comparison
-from vitune.bench.compare_request import CompareRequest
+from vitune.bench.suite import plan_suite, run_suite
+from vitune.bench.suite_files import write_suite
+from vitune.bench.suite_request import SuiteRequest
 from vitune.bench.table import markdown
 from vitune.durable import replace_file
-from vitune.tasks.request import DataSettings
+from vitune.suites import load_suite
 
 HERE = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 MARKS = ("<!-- evidence:start -->", "<!-- evidence:end -->")
 WORK = Path("runs") / "baselines"
 
-# Method -> learning rates, the same number of candidates for each. Moved up once, since a first run with lower grids
-# chose their largest rate (on val200) for full, bitfit, ssf and adaptformer: ten epochs are few.
-GRIDS = {
-    "full": (3e-4, 1e-3, 3e-3),
-    "linear": (3e-3, 1e-2, 3e-2),
-    "bitfit": (5e-3, 1.5e-2, 4.5e-2),
-    "lora": (1e-3, 3e-3, 1e-2),
-    "ssf": (5e-3, 1.5e-2, 4.5e-2),
-    "adaptformer": (3e-3, 1e-2, 3e-2),
-}
-SETTINGS = {
-    "epochs": 10,
-    "batch_size": 64,
-    "augment": "none",
-    "select": "last",
-    "eval_every": 10,
-    "weight_decay": 1e-4,
-    "warmup_epochs": 1,
-    "precision": "fp32",
-    "checkpoint_minutes": None,
-}
-PROTOCOL = "small"
+SUITE = load_suite("local")
+PROTOCOL = SUITE.protocol().name
+SETTINGS = dict(SUITE.train)
+# Method -> learning rates, the same number of candidates for each.
+GRIDS = {method: SUITE.rates[method] for method in SUITE.methods}
 COLUMNS = (
     Column("test accuracy, %", "metrics.test.accuracy", 100, 1),
     Column("lr", "lr", 1, 4),
@@ -69,23 +53,16 @@ COLUMNS = (
 )
 
 
+def request(root: Path, sets: list[str]) -> SuiteRequest:
+    """What is run: the suite's methods on some of its tasks."""
+    return SuiteRequest(suite=SUITE, root=root, out=WORK, tasks=tuple(sets), workers=0)
+
+
 def run(root: Path, sets: list[str]) -> list[TrialOutcome]:
     """Run what is not finished; returns the final trials."""
-    outcomes = []
-    for name in sets:
-        request = CompareRequest(
-            name=PROTOCOL,
-            data=DataSettings(path=data_set(name, root, WORK / "data")),
-            methods=tuple(GRIDS),
-            rates=GRIDS,
-            training=SETTINGS,
-            workers=0,
-            out=WORK / name,
-        )
-        result = compare(make_plan(request))
-        write_comparison(result)
-        outcomes += [outcome for case in result.cases for outcome in case.final]
-    return outcomes
+    result = run_suite(plan_suite(request(root, sets)))
+    write_suite(result)
+    return [outcome for task in result.tasks for case in task.comparison.cases for outcome in case.final]
 
 
 def keep(outcome: TrialOutcome) -> TrialOutcome:
@@ -177,8 +154,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["caltech101", "cifar10"])
     parser.add_argument("--jobs", type=int, default=1, help="processes that work at the same time")
     options = parser.parse_args()
-    for name in options.sets:
-        data_set(name, options.root, WORK / "data")
+    plan_suite(request(options.root, options.sets))  # unpacks, before several processes would
     again = [sys.executable, "-m", "benchmarks.baselines", str(options.root), "--sets", *options.sets]
     helpers = [subprocess.Popen(again) for _ in range(options.jobs - 1)]
     outcomes = run(options.root, options.sets)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tarfile
-import tempfile
 from pathlib import Path
 
+from vitune.bench.suite_data import unpack
 from vitune.errors import DataError
 
 
@@ -29,11 +27,4 @@ def data_set(name: str, root: Path, unpacked: Path) -> Path:
         raise DataError(
             f"no data set '{name}' in '{root}': looked for the folder '{name}' and '{archive.name}'."
         )
-    unpacked.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=unpacked, prefix=f".{name}-"))
-    with tarfile.open(archive) as tar:
-        tar.extractall(temporary, filter="data")
-    inner = [path for path in temporary.iterdir() if path.is_dir()]
-    source = inner[0] if len(inner) == 1 and inner[0].name == name else temporary
-    os.replace(source, unpacked / name)
-    return unpacked / name
+    return unpack(archive, unpacked / name)
