@@ -66,8 +66,8 @@ def test_model_of_a_family_that_is_not_known(refused: Refused, images: Path) -> 
 
 def test_method_on_a_model_that_it_does_not_support(refused: Refused, images: Path) -> None:
     words = ("--model", "vit_tiny_patch16_224", "--set", "pretrained=false", "--set", "img_size=32", *QUICK)
-    sentence = refused("train", images, "--method", "lora(roles=patch_embed)", *words)
-    assert sentence == "lora: 'patch_embed' is a conv; lora adapts linear layers only."
+    sentence = refused("train", images, "--method", "bi_lora(roles=patch_embed)", *words)
+    assert sentence == "bi_lora: 'patch_embed' is a conv; bi_lora adapts linear layers only."
 
 
 def test_weights_that_cannot_be_downloaded(

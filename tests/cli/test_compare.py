@@ -15,7 +15,7 @@ def test_compare_prints_a_table_and_leaves_a_report(run: Run, images: Path) -> N
     assert outcome.code == 0, outcome.err
     out = Path("runs/compare-small")
     assert {path.name for path in out.iterdir()} == {
-        *("comparison.json", "comparison.csv", "comparison.md"),
+        *("comparison.json", "comparison.csv", "comparison.md", "results.parquet"),
         *("report.html", "trials"),
     }
     assert outcome.err.splitlines()[0] == "2 trials"
@@ -24,6 +24,7 @@ def test_compare_prints_a_table_and_leaves_a_report(run: Run, images: Path) -> N
     rows = {line.split()[0]: line for line in outcome.out.splitlines() if line.strip()}
     assert "baseline" in rows["linear"]
     assert f"open {out}/report.html" in outcome.out
+    assert "comparison.csv, results.parquet and comparison.md are beside it" in outcome.out
     assert "vitune compare" in (out / "report.html").read_text()
 
     again = run("compare", images, *WORDS, *TRAINING)
@@ -54,6 +55,14 @@ def test_a_failed_method_is_shown_beside_the_others(run: Run, images: Path) -> N
         (
             ("--methods", "ssf", "--methods", "linear", "--search", "smal"),
             "there is no search 'smal'. Did you mean 'small'?",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--search", "optuna:1"),
+            "the search 'optuna:1' does not say how many candidates; write optuna:N with N of 2 or more.",
+        ),
+        (
+            ("--methods", "ssf", "--methods", "linear", "--engine", "rya"),
+            "there is no engine 'rya'. Did you mean 'ray'?",
         ),
         (
             ("--methods", "ssf", "--methods", "linear", "--set", "lr=0.1"),

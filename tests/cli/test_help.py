@@ -15,22 +15,29 @@ FROZEN = {
     "train": "--batch-size --config --device --epochs --final-test --fit-memory --image-column --init-modules "
     "--label-column --lr --memory --method --model "
     "--on-bad-image --out --precision --recipe --resume --seed --set --shots --store-bits "
-    "--train-split --val-fraction --weights --workers",
-    "compare": "--baseline --batch-size --device --epochs --image-column --label-column --method --methods --model "
-    "--on-bad-image --out --precision --retry-failed --search --seeds --set --shots --val-fraction --weights --workers",
-    "evaluate": "--batch-size --device --image-column --json --label-column --on-bad-image --split --weights "
-    "--workers",
+    "--test-domain --train-split --val-fraction --weights --workers",
+    "compare": "--baseline --batch-size --device --engine --epochs --image-column --label-column --method --methods "
+    "--model --on-bad-image --out --precision --retry-failed --search --seeds --set --shots --test-domain "
+    "--val-fraction --weights --workers",
+    "bench": "--baseline --batch-size --check --device --epochs --method --methods --model --on-bad-image --out "
+    "--precision --protocol --retry-failed --search --seeds --set --tasks --weights --workers",
+    "evaluate": "--batch-size --classes --device --image-column --json --label-column --on-bad-image --split "
+    "--test-domain --weights --workers",
     "predict": "--batch-size --device --json --top-k --weights",
     "merge": "--output --weights -o",
     "export": "--format --out --weights",
-    "convert": "--bits --classes --method --model --scale --weights",
+    "push": "--dry-run --license --out --private",
+    "convert": "--bits --classes --method --model --peft --scale --weights",
     "pretrain": "--arch --batch-size --checkpoint-minutes --clip-norm --crop-min-area --cutmix --device --ema "
     "--epochs --erase --flip --image-size --init-from --jitter --label-smoothing --log-every --lr --mixup "
     "--model-args --no-flip --optimizer --out --precision --resume --seed --warmup-epochs --weight-decay "
     "--workers",
     "pretrain-modules": "--batch-size --device --epochs --lr --method --model --out --precision --resume --seed --set "
     "--weights --workers",
-    "profile": "--batch-size --classes --device --image-size --memory --method --model --out --peak --precision --time",
+    "suggest": "--batch-size --device --epochs --fit-disk --fit-memory --fit-params --fit-time --image-column --json "
+    "--label-column --method --methods --model --no-inference-overhead --precision --seconds --shots",
+    "profile": "--batch-size --classes --device --html --image-size --memory --method --model --out --peak --precision "
+    "--time",
     "list": "",
     "show": "--model",
 }
@@ -38,13 +45,16 @@ ARGUMENTS = {
     "demo": [],
     "train": ["data"],
     "compare": ["data"],
+    "bench": ["suite", "root"],
     "evaluate": ["run", "data"],
     "predict": ["run", "paths"],
     "merge": ["run"],
     "export": ["run"],
+    "push": ["run", "repo"],
     "convert": ["source", "target"],
     "pretrain": ["data"],
     "pretrain-modules": ["data"],
+    "suggest": ["data"],
     "profile": [],
     "list": ["what", "match"],
     "show": ["name"],

@@ -101,17 +101,29 @@ def test_export_writes_a_program_and_its_description(run: Run, finished: Finishe
     assert (refused.code, refused.err) == (2, "vitune: there is no format 'onxx'. Did you mean 'onnx'?\n")
 
 
-def test_list_methods_counts_on_a_real_architecture(run: Run) -> None:
+def test_list_methods_says_what_they_cost_and_what_goes_together(run: Run) -> None:
     from vitune.methods import all_methods
 
     out = run("list", "methods").out
-    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    table, _, refused = out.partition("These do not go together:")
+    rows = {line.split()[0]: line.split() for line in table.splitlines() if line.strip()}
     assert set(all_methods()) <= set(rows)
-    assert "205,824" in rows["ssf"]
-    assert "294,912" in rows["lora"]
-    assert "85,798,656" in rows["full"]
-    assert " yes " in rows["ssf"]
-    assert " no " in rows["adaptformer"]
+    # Trained parameters, MiB kept at the levels stock and fast, learning rate, merges, paper.
+    assert rows["lora"][1:7] == ["294,912", "619", "466", "0.001", "yes", "arXiv:2106.09685"]
+    assert rows["full"][1:3] == ["85,798,656", "902"]
+    assert rows["ssf"][1] == "205,824"
+    assert rows["adaptformer"][5] == "no"
+    lines = " ".join(refused.split())
+    assert "e2vpt with vpt: both put prompts of their own in front of the tokens" in lines
+    assert "full with any but " in lines
+    assert "hst with vpt, e2vpt" in lines
+
+
+def test_list_of_one_method_names_the_pairs_of_that_one_alone(run: Run) -> None:
+    out = " ".join(run("list", "methods", "e2vpt").out.split())
+    assert "full with e2vpt: full fine-tuning already trains every weight" in out
+    assert "e2vpt with vpt: both put prompts" in out
+    assert " lora " not in out
 
 
 def test_list_models_has_the_built_in_one_first_and_a_filter(run: Run) -> None:
@@ -141,6 +153,16 @@ def test_listed_models_are_of_a_known_family(file: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(smallest)
     assert any(family.matches(model) for family in FAMILIES.values())
+
+
+def test_list_suites(run: Run) -> None:
+    from vitune.suites import load_suite, suite_names
+
+    lines = run("list", "suites").out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.strip()}
+    for name in suite_names():
+        assert f" {len(load_suite(name).tasks)} " in rows[name]
+    assert "noah, unnormalised, inception" in rows["vtab1k"]
 
 
 def test_list_recipes_and_settings(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -70,13 +71,13 @@ def outputs(layer: nn.Module) -> int:
 
 
 def in_blocks(model: nn.Module) -> dict[str, nn.Module]:
-    found = {n: m for n, m in layers(model).items() if "downsample" not in n}
+    found = {n: m for n, m in layers(model).items() if "downsampl" not in n}
     return {n: m for n, m in found.items() if "blocks." in n or "layers." in n or "layer." in n}
 
 
 def widths(model: nn.Module) -> list[int]:
     """Channels of the residual stream of every block."""
-    firsts = ("norm1", "layernorm_before", "layer_norm1", "conv_dw")
+    firsts = ("norm1", "layernorm_before", "layer_norm1", "conv_dw", "dwconv")
     found = {n: m for n, m in in_blocks(model).items() if not n.endswith("axial_shift.norm1")}
     return [outputs(m) for n, m in found.items() if n.endswith(firsts)]
 
@@ -127,6 +128,17 @@ def low_rank(rank: int, *ends: str) -> Callable[[nn.Module], int]:
     return count
 
 
+def kernels(rank: int) -> Callable[[nn.Module], int]:
+    """r (C_out + C_in / groups * h * w) per convolution of the blocks."""
+
+    def count(model: nn.Module) -> int:
+        found = [m for n, m in layers(model).items() if re.search(r"blocks\.|^layer\d\.|\.layers\.", n)]
+        convolutions = [m for m in found if isinstance(m, nn.Conv2d)]
+        return sum(rank * (m.out_channels + m.weight[0].numel()) for m in convolutions)
+
+    return count
+
+
 def bottlenecks(width_inside: int, *, bias: bool = True, norm: bool = False, scale: bool = False):
     """baselines.md, AdaptFormer: L (2 C h + h + C), with its options."""
 
@@ -164,7 +176,7 @@ NO_PAIR = ("q_norm", "k_norm", "attn.norm", "mlp.norm", "fc_norm", "axial_shift.
 
 def pairs(model: nn.Module) -> int:
     """ssf.md section 7: two numbers per output channel of every operator; one pair where a final norm would be."""
-    found = {n: m for n, m in layers(model).items() if not n.endswith(NO_PAIR) and "downsample." not in n}
+    found = {n: m for n, m in layers(model).items() if not n.endswith(NO_PAIR) and "downsampl" not in n}
     if any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
         # Behind the norm of a convolution alone; its shortcut has a norm as well.
         found = {n: m for n, m in layers(model).items() if isinstance(m, nn.BatchNorm2d)}
@@ -253,6 +265,9 @@ DEEP = frozenset({"deep"})
 SSF_EXACT = "ssf(init_std=0.0)"
 PLAIN = frozenset({"plain", "hf"})
 PROMPTED = frozenset({"plain", "registers", "siglip", "qk_norm", "glu", "hf", "hf_features", "swin"})
+# Whose attention knows where a token stands, or is of another library.
+PLACED = frozenset({"dinov3", "beit", "hf_clip"})
+PLACED_TOO = frozenset({"eva02", "hf_beit", "hf_dinov3"})
 E2VPT = "e2vpt(prompts=4,kv_prompts=2,segments=8)"
 
 # Some of those whose MLP VeLoRA compresses.
@@ -273,6 +288,12 @@ CASES = [
         "lora(rank=2,roles=mlp.in+mlp.out)",
         low_rank(2, "mlp.fc1", "mlp.fc2", "mlp_channels.fc1", "mlp_channels.fc2"),
         families=frozenset({"convnext", "mixer", "swin"}),
+        beyond=ANY,
+    ),
+    Case(
+        "lora(rank=2,roles=all-conv)",
+        kernels(2),
+        families=frozenset({"resnet", "convnext", "as_mlp"}),
         beyond=ANY,
     ),
     Case("lora(rank=3,roles=attn.qkv+mlp.out)", low_rank(3, "attn.qkv", "mlp.fc2"), FUSED),
@@ -335,9 +356,9 @@ CASES = [
         merges=never,
     ),
     Case("dyt(bottleneck=4,dispatch=layer,complete_pass=none)", gated(4), merges=never),
-    Case("vpt(prompts=3)", prompts(3), merges=never, families=PROMPTED, beyond=ANY),
+    Case("vpt(prompts=3)", prompts(3), merges=never, families=PROMPTED | PLACED, beyond=ANY),
     Case("vpt(prompts=3,mode=shallow)", prompts(3, deep=False), merges=never, families=PROMPTED, beyond=ANY),
-    Case(E2VPT, prompts(4, kv=2, segments=8), merges=never, families=PROMPTED, beyond=ANY),
+    Case(E2VPT, prompts(4, kv=2, segments=8), merges=never, families=PROMPTED | PLACED_TOO, beyond=ANY),
     Case("lora(rank=2),vpt(prompts=3)", both(query_and_value(2), prompts(3)), merges=never, families=PLAIN),
     Case(f"ssf,{E2VPT}", both(pairs, prompts(4, kv=2, segments=8)), merges=never, families=PLAIN),
     Case("alast", everything, families=CLASS_TOKEN),

@@ -92,3 +92,30 @@ def test_detaching_gives_the_plain_model_back(text):
     assert {n: type(m) for n, m in tuned.model.named_modules()} == {
         n: type(m) for n, m in plain.named_modules()
     }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("vpt", "lora"), ("spt", "ssf"), ("bi_lora", "e2vpt"), ("ssf", "bi_lora"), ("sct", "lora")],
+)
+def test_pairs_that_are_asked_for_live_together(one, other):
+    together = {frozenset(method.name for method in parse(text)) for text in TOGETHER}
+    assert frozenset((one, other)) in together
+
+
+def test_matrices_in_few_bits_beside_pairs_in_full_precision(tmp_path):
+    """SSF with low-bit storage: what has matrices is rounded, the scales and shifts of SSF are not."""
+    text = "ssf,adaptformer(bottleneck=4)"
+    tuned = randomise(tune(text))
+    path = tuned.save(tmp_path / "adapter", store_bits=4)
+    loaded = vitune.load(path, model=backbone(FAMILY))
+    changed = {
+        name for name, tensor in tuned.state().items() if not torch.equal(tensor, loaded.state()[name])
+    }
+    assert changed
+    assert all(name.endswith((".down.weight", ".up.weight")) for name in changed)
+    loaded.model.eval()
+    with torch.no_grad():
+        expected = loaded(images(FAMILY))
+        merge(loaded, partial=True)  # the pairs fold; the bottlenecks stay
+        torch.testing.assert_close(loaded(images(FAMILY)), expected, rtol=1e-5, atol=1e-5)

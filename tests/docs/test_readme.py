@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+
+from vitune.cli.application import app
+from vitune.methods import parse
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -25,8 +30,8 @@ def blocks(language: str) -> list[str]:
     return [text for found, text in fenced if found == language]
 
 
-def commands() -> list[str]:
-    lines = [line.split("  #")[0].strip() for block in blocks("") for line in block.splitlines()]
+def commands(language: str = "") -> list[str]:
+    lines = [line.split("  #")[0].strip() for block in blocks(language) for line in block.splitlines()]
     return [line for line in lines if line.startswith("vitune ")]
 
 
@@ -61,6 +66,16 @@ def test_the_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     assert (folder / "flowers.safetensors").is_file()
     assert (folder / "runs" / "flowers" / "report.html").is_file()
+
+
+@pytest.mark.parametrize("command", commands("sh"))
+def test_the_longer_commands_name_verbs_and_options_that_there_are(command: str) -> None:
+    _, verb, *words = shlex.split(command)
+    parameters = typer.main.get_command(app).commands[verb].params  # pyright: ignore[reportAttributeAccessIssue]
+    options = {flag for parameter in parameters for flag in parameter.opts}
+    assert {word for word in words if word.startswith("--")} <= options
+    for method in (word for flag, word in itertools.pairwise(words) if flag.startswith("--method")):
+        parse(method)
 
 
 def test_the_python_example_runs(folder: Path) -> None:

@@ -67,6 +67,10 @@ def test_goldens_in_the_repository_are_the_shared_ones():
         assert path.read_bytes() == (folder / short(path)).read_bytes()
 
 
+# A side network has over a hundred tensors, and each alteration is a whole check: of more, every n-th is altered.
+MOST_ALTERED = 24
+
+
 def compared(path: Path) -> list[str]:
     """Names of the tensors that a check compares; whole numbers (indices) may be inputs instead."""
     return [
@@ -106,7 +110,7 @@ def nudged(tensor: torch.Tensor) -> torch.Tensor:
 def test_a_tensor_that_is_off_is_noticed(path, tmp_path):
     names = compared(path)
     assert len(names) >= 4
-    for name in names:
+    for name in names[:: -(-len(names) // MOST_ALTERED)]:
         assert not check(altered(path, tmp_path, name, nudged))["ok"], (
             f"{name} was changed and nothing was noticed"
         )

@@ -16,7 +16,13 @@ SOURCE = ROOT / "src/vitune"
 
 # What the picture leaves out, and the level it stands on.
 BESIDE = {"_extras": "errors", "durable": "errors", "randomness": "errors", "tuned": "methods"}
-BESIDE |= {"backbones": "adapters", "recipes": "tasks", "ops": "anatomy", "interop": "training"}
+BESIDE |= {
+    "backbones": "adapters",
+    "recipes": "tasks",
+    "suites": "tasks",
+    "ops": "anatomy",
+    "interop": "training",
+}
 # Imports between two packages of one level.
 SIDEWAYS = {
     ("tuned", "methods"),
@@ -25,6 +31,8 @@ SIDEWAYS = {
     ("bench", "report"),
     ("tasks", "report"),
     ("tasks", "recipes"),
+    ("suites", "tasks"),
+    ("bench", "suites"),
     ("interop", "training"),
     ("_extras", "errors"),
     ("durable", "errors"),

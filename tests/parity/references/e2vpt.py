@@ -37,6 +37,7 @@ def case(golden: Golden) -> Case:
         dropout=given.get("prompt_dropout", 0.0),
         masks=masks if masked else "none",
         segments=given["segments"] if masked else 16,
+        mix_windows=golden.backbone.get("family") == "swin",
     )
     point = "context" if deep else "around"
     kv, masks_at = "attn.vitune.points.attn_kv.e2vpt", f"blocks.0.vitune.points.{point}.e2vpt.masks"

@@ -59,6 +59,8 @@ def case(golden: Golden) -> Case:
         mode="deep" if hyperparameters["deep"] else "shallow",
         project=hyperparameters["project"] if hyperparameters.get("project", -1) > -1 else None,
         dropout=hyperparameters.get("prompt_dropout", 0.0),
+        # There the reference mixes a batch's images where prompts meet several windows.
+        mix_windows=golden.backbone.get("family") == "swin",
     )
     return Case(method, substitution(*rules(golden, "vpt", deep=hyperparameters["deep"])))
 

@@ -186,6 +186,10 @@ def test_networks_without_a_family_are_refused():
 def test_a_role_that_a_family_does_not_have_is_refused():
     model = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 8, 8, 8), num_classes=3)
     with pytest.raises(NothingMatchedError, match=r"no role 'attn\.q' in this timm-convnext backbone"):
+        vitune.apply(model, vitune.LoRA(roles=("attn.q",)))
+    with pytest.raises(
+        NothingMatchedError, match=r"timm-convnext backbone has no attention, .*roles=all-conv"
+    ):
         vitune.apply(model, vitune.LoRA())
 
 

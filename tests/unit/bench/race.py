@@ -1,4 +1,4 @@
-"""One of several processes over one folder: `python race.py ROOT LOG TABLE [seconds per step]`.
+"""One of several processes over one folder: `python race.py ROOT LOG TABLE SECONDS_PER_STEP [optuna]`.
 
 Every trial takes ten steps; each is written to the trial's own folder, so that the next process continues,
 and to the log, so that the test can see who did what.
@@ -27,8 +27,8 @@ from vitune.bench import (
 STEPS = 10
 
 
-def main(root: Path, log: Path, table: Path, step_seconds: float) -> None:
-    # torch is not needed here; importing it would be most of the time.
+def main(root: Path, log: Path, table: Path, step_seconds: float, search: str = "grid") -> None:
+    # torch is not needed for a grid; importing it would be most of the time.
     trials.machine = dict  # type: ignore[assignment]
 
     def note(line: str) -> None:
@@ -66,12 +66,23 @@ def main(root: Path, log: Path, table: Path, step_seconds: float) -> None:
 
     runner = TrialRunner(root, run, lambda trial: Source(), poll_seconds=0.02)
     grid = tuple({"lr": lr} for lr in (1, 2, 3))
-    cases = [Case(data="digits", model="tiny", methods=methods, grid=grid) for methods in ("ssf", "lora")]
+    cases = [
+        Case(data="digits", model="tiny", methods=methods, grid=grid, search=made(methods, search))
+        for methods in ("ssf", "lora")
+    ]
     found = run_protocol(runner, SelectThenTest(name="small"), cases)
     columns = [Column("accuracy", "metrics.test.accuracy", scale=100)]
     outcomes = [outcome for result in found for outcome in result.final]
     table.write_text(markdown(aggregate(outcomes, columns), columns, root))
 
 
+def made(methods: str, search: str) -> Any:
+    if search == "grid":
+        return None
+    from vitune.bench.optuna_search import OptunaSearch
+
+    return OptunaSearch(methods, 6)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), float(sys.argv[4]))
+    main(*map(Path, sys.argv[1:4]), float(sys.argv[4]), *sys.argv[5:])

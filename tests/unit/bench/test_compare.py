@@ -147,6 +147,47 @@ def test_vtab_lists_are_trained_on_whole_in_the_end(tmp_path: Path):
     assert protocol.settings["select"] == "last"
 
 
+def test_optuna_gets_as_many_trials_for_every_method_and_leaves_alone_what_was_given(
+    images: Path, tmp_path: Path
+):
+    pytest.importorskip("optuna")
+    training = {**TRAINING, "weight_decay": 0.01}
+    methods = ("linear", "lora(rank=8)", "lora(alpha=4)")
+    plan = make_plan(request(images, tmp_path / "out", search="optuna:5", methods=methods, training=training))
+    assert plan.trials == 3 * 5 + 3 * 2
+    spaces = [set(case.search.space()) for case in plan.cases]  # type: ignore[union-attr]
+    assert [case.methods for case in plan.cases] == ["linear", "lora", "lora(alpha=4.0)"]
+    assert spaces == [{"lr"}, {"lr"}, {"lr", "lora.rank"}], "rank=8 was asked for, though it is the default"
+    assert request(images, tmp_path, search="optuna").search == "optuna:12"
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_optuna_the_extra_is_named(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(ConfigError, match=r"a search by Optuna needs the package 'optuna'.+vitune\[optuna\]"):
+        make_plan(request(images, tmp_path / "out", search="optuna"))
+
+
+def test_every_trial_is_a_row_and_every_method_has_its_curves(result: CompareResult):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = result.plan.request.out
+    table = parquet.read_table(out / "results.parquet").to_pylist()
+    trials = [o for case in result.cases for o in (*case.selection, *case.final)]
+    assert [row["trial"] for row in table] == [outcome.trial.id for outcome in trials]
+    assert [row["status"] == "failed" for row in table] == [o.error is not None for o in trials]
+    chosen = [row for row in table if row["chosen"]]
+    assert [(row["method"], row["stage"]) for row in chosen] == [
+        (method, stage) for method in ("linear", "bitfit") for stage in ("select", "final")
+    ]
+    linear = json.loads((out / JSON_FILE).read_text())["methods"][0]
+    assert linear["chosen"] == {"lr": result.cases[0].chosen["lr"]}
+    for entry in (*linear["candidates"], *linear["seeds"]):
+        assert [epoch["epoch"] for epoch in entry["epochs"]] == [1]
+        assert entry["epochs"][0]["train_loss"] > 0
+    page = (out / REPORT_FILE).read_text()
+    assert page.count('<details class="run" id="method-') == 3
+
+
 def test_shots_and_data_settings_are_part_of_the_trials(images: Path, tmp_path: Path):
     data = DataSettings(path=images, shots=2, shot_seed=1)
     plan = make_plan(

@@ -17,9 +17,9 @@ STEPS = 10
 SCRIPT = Path(__file__).with_name("race.py")
 
 
-def start(folder: Path, table: str, step_seconds: float = 0.001) -> subprocess.Popen[bytes]:
+def start(folder: Path, table: str, step_seconds: float = 0.001, *more: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(vitune.__file__).parents[1])}
-    arguments = [folder / "trials", folder / "log", folder / table, step_seconds]
+    arguments = [folder / "trials", folder / "log", folder / table, step_seconds, *more]
     return subprocess.Popen([sys.executable, str(SCRIPT), *map(str, arguments)], env=environment)
 
 
@@ -89,3 +89,22 @@ def test_several_processes_take_over_from_a_dead_one_with_one_winner(tmp_path: P
     starts = Counter(line[1] for line in log(tmp_path) if line[0] == "start")
     assert starts.pop(dead) == 2
     assert (len(starts), set(starts.values())) == (TRIALS - 1, {1})
+
+
+@pytest.mark.slow
+def test_a_search_by_optuna_that_was_killed_and_taken_over_gives_the_same_table(tmp_path: Path):
+    pytest.importorskip("optuna")
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    for folder in (whole, torn):
+        folder.mkdir()
+    assert start(whole, "table", 0.001, "optuna").wait() == 0
+    (expected,) = tables(whole)
+    kill_after(torn, start(torn, "never", 0.005, "optuna"), 53)  # in the second round
+    both = [start(torn, f"table{i}", 0.002, "optuna") for i in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert tables(torn) == {expected}
+    trials = {path.name for path in (whole / "trials").iterdir()}
+    assert trials == {path.name for path in (torn / "trials").iterdir()}
+    assert len(trials) == 2 * (6 + 3)
+    ends = Counter(line[1] for line in log(torn) if line[0] == "end")
+    assert (set(ends), set(ends.values())) == (trials, {1}), "every trial was finished once"

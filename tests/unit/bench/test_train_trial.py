@@ -5,12 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from vitune.backbones import BUILT_IN
 from vitune.bench import Case, SelectThenTest, Trial, TrialRunner, run_protocol
 from vitune.bench.train_trial import TrainTrial
 from vitune.errors import ConfigError
+from vitune.tasks.modules import pretrain_modules
+from vitune.tasks.request import DataSettings, TrainRequest
+from vitune.training.config import TrainConfig
 
 SETTINGS = {"epochs": 1, "batch_size": 4, "augment": "none", "select": "last", "checkpoint_minutes": None}
 
@@ -53,3 +58,51 @@ def test_an_unknown_data_set_is_named(tmp_path: Path) -> None:
     trial = Trial(data="circles", model=BUILT_IN, methods="linear", protocol="tiny", stage="select")
     with pytest.raises(ConfigError, match="no data set is called 'circles'; known: squares"):
         trials.open_data(trial)
+
+
+def test_trials_start_from_named_modules(lists: Path, tmp_path: Path) -> None:
+    training = TrainConfig.from_dict({**SETTINGS, "lr": 1e-2, "workers": 0})
+    request = TrainRequest(
+        data=DataSettings(path=lists), method="lora", training=training, out=tmp_path / "run"
+    )
+    file = pretrain_modules(request).path
+    assert file is not None
+    trials = TrainTrial({"squares": lists}, modules={"squares-1": file})
+    runner = TrialRunner(tmp_path / "trials", trials.run, trials.open_data)
+    # So small a learning rate that what is saved is what it started from.
+    settings = {**SETTINGS, "lr": 1e-12, "weight_decay": 0}
+
+    def ups(**more: str) -> list[torch.Tensor]:
+        trial = Trial(
+            data="squares",
+            model=BUILT_IN,
+            methods="lora",
+            settings={**settings, **more},
+            protocol="tiny",
+            stage="select",
+        )
+        (outcome,) = runner.finish([trial])
+        assert outcome.result is not None, outcome.error
+        saved = load_file(runner.folder(trial) / "work" / "run" / "adapter_model.safetensors")
+        return [tensor for name, tensor in sorted(saved.items()) if name.endswith(".up")]
+
+    theirs = load_file(file)
+    expected = [tensor for name, tensor in sorted(theirs.items()) if name.endswith(".up")]
+    for tensor, own in zip(ups(init_modules="squares-1"), expected, strict=True):
+        torch.testing.assert_close(tensor, own, atol=1e-6, rtol=0)
+    assert all(tensor.abs().max() < 1e-6 for tensor in ups())
+    assert trials.portable().needed_paths() == [lists.resolve(), file.resolve()]
+
+
+def test_unknown_modules_are_named(lists: Path, tmp_path: Path) -> None:
+    trials = TrainTrial({"squares": lists}, modules={"squares-1": tmp_path})
+    trial = Trial(
+        data="squares",
+        model=BUILT_IN,
+        methods="lora",
+        settings={**SETTINGS, "init_modules": "squares-2"},
+        protocol="tiny",
+        stage="select",
+    )
+    with pytest.raises(ConfigError, match="no modules are called 'squares-2'; known: squares-1"):
+        trials.run(trial, tmp_path / "work", trials.open_data(trial))

@@ -95,6 +95,23 @@ def test_published_lists_without_a_test_list(lists):
     assert open_source(lists, shots=1, val_fraction=0).describe()["sizes"] == {"train": 2, "test": 1}
 
 
+def test_imagenet_has_a_validation_list_of_training_images(lists):
+    annotations = lists / "annotations"
+    (annotations / "test_meta.list").unlink()
+    (annotations / "unofficial_val_list_4_shot16seed0").write_text("a b_2.png 0\nc_1.png 1\n")
+    source = open_source(lists, shots=1)
+    assert source.describe()["sizes"] == {"train": 2, "val": 1, "test": 1}
+    assert source.split("val").name(0) == "a b_2.png"  # the other one is trained on
+
+
+def test_a_list_to_test_on_alone(lists):
+    for path in (lists / "annotations").glob("train_meta*"):
+        path.unlink()
+    assert open_samples(lists, ("0", "1")).labels == [0, 1]
+    with pytest.raises(DataError, match="has no training split, only val, test"):
+        open_source(lists)
+
+
 def test_a_list_that_is_not_there(lists):
     with pytest.raises(
         ConfigError, match=r"no list of 2 shots with seed 0; it has: 1 \(seed 0\), 1 \(seed 1\)\."

@@ -49,6 +49,8 @@ def scores_of(model: Any, batch: torch.Tensor) -> torch.Tensor:
         ("lora(rank=2)", "hf", 2),
         ("lora(rank=2,roles=all-linear)", "hf_swin", 2),
         ("lora(rank=2)", "eva02", 2),
+        ("lora(rank=2,alpha=6.0,roles=all-conv,dropout=0.1,dropout_at=input)", "resnet", 2),
+        ("lora(rank=2,roles=patch_embed+attn.out)", "plain", 2),
     ],
 )
 def test_exported_adapters_compute_the_same_in_peft(text, family, rank, tmp_path):
@@ -89,10 +91,15 @@ def test_exported_adapters_compute_the_same_in_peft(text, family, rank, tmp_path
             | {"rank_pattern": {"v_proj": 3}, "alpha_pattern": {"layers.1.mlp.fc1": 8}},
             vitune.LoRA(rank=3, scale=1.0, roles=("attn.q", "attn.v", "mlp.in"), dropout_at="input"),
         ),
+        (
+            "resnet",
+            {"target_modules": ["conv2", "layer2.0.conv1"], "r": 2, "lora_alpha": 4},
+            vitune.LoRA(rank=2, scale=2.0, roles=("conv2", "blocks.1.conv1"), dropout_at="input"),
+        ),
     ],
 )
 def test_adapters_of_peft_compute_the_same_here(family, settings, method, tmp_path):
-    head = "classifier" if family == "hf" else "head"
+    head = {"hf": "classifier", "resnet": "fc"}.get(family, "head")
     config = peft.LoraConfig(**settings, modules_to_save=[head], init_lora_weights=False)
     theirs = peft.get_peft_model(backbone(family), config).eval()
     with torch.no_grad():
@@ -131,6 +138,26 @@ def test_layers_that_peft_cannot_edit_are_not_exported(tmp_path):
         AdapterError, match=r"no effect on 'blocks\.0\.attn\.qkv' .*: Beit reads its weight without"
     ):
         export_peft(tuned("lora", "beit"), tmp_path)
+
+
+def test_convolutions_that_peft_updates_otherwise_are_not_exported(tmp_path):
+    with pytest.raises(
+        AdapterError,
+        match=r"of the convolution 'stages\.0\.blocks\.0\.conv_dw' is not .* has 8 groups; leave",
+    ):
+        export_peft(tuned("lora(rank=2,roles=dwconv)", "convnext"), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_adapters_of_other_kernels_are_refused(tmp_path):
+    folder = export_peft(tuned("lora(rank=2,roles=blocks.0.conv1)", "resnet"), tmp_path)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    name = "base_model.model.layer1.0.conv1.lora_A.weight"
+    save_file(tensors | {name: tensors[name][..., :1].clone()}, folder / "adapter_model.safetensors")
+    with pytest.raises(
+        AdapterError, match=r"'layer1\.0\.conv1' with kernels of \(3, 1\); here they are of \(3, 3"
+    ):
+        import_peft(backbone("resnet"), folder)
 
 
 def saved(tmp_path: Path) -> Path:

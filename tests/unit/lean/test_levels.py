@@ -26,6 +26,12 @@ METHODS = [
     "lora(roles=all-linear)",
     "ssf",
     "adaptformer(bottleneck=4,dropout=0.0)",
+    "e2vpt(prompts=3,kv_prompts=2,segments=8,dropout=0.0)",
+]
+SPARSE = "sparse=attn.q.weight:9+attn.v.weight:40+attn.out.weight:50+mlp.in.weight:20+mlp.out.weight:7"
+METHODS += [
+    f"spt(rank=2,dropout=0.0,drop_path=0.0,structured=attn.k,vectors=norm1.bias,{SPARSE})",
+    f"spt(structure=adapter,rank=2,dropout=0.0,drop_path=0.0,structured=attn.k,{SPARSE})",
 ]
 
 
@@ -103,6 +109,9 @@ KEPT = {
     ("lora", "leaner"): 2,
     ("lora(roles=all-linear)", "fast"): 9,
     ("bitfit", "lean"): 5,
+    (METHODS[-2], "fast"): 9,
+    (METHODS[-2], "lean"): 5,
+    (METHODS[-2], "leaner"): 2,
     ("ssf", "fast"): 10,
     ("ssf", "lean"): 6,
     ("ssf", "leaner"): 3,
@@ -119,8 +128,14 @@ def test_each_block_keeps_what_the_formula_says(text, level):
     statistics = 2 * 2 * BATCH * TOKENS * 4 + BATCH * HEADS * TOKENS * 4
     one_more = saved(DEPTH + 1) - saved(DEPTH)
     low_rank = (one_more - KEPT[text, level] * ND - statistics) / (BATCH * TOKENS * 4)
-    # LoRA keeps its few inner numbers of each token, and the up-projection as it was put together; SSF two vectors.
-    allowed = {"lora": 16 + 8 * 4 * WIDTH, "lora(roles=all-linear)": 8 * 6 + 16, "ssf": 2}.get(text, 0)
+    # LoRA keeps its few inner numbers of each token, and the up-projection as it was put together; SSF two vectors;
+    # SPT its few entries and their places, put together for q, k and v.
+    allowed = {
+        "lora": 16 + 8 * 4 * WIDTH,
+        "lora(roles=all-linear)": 8 * 6 + 16,
+        "ssf": 2,
+        METHODS[-2]: 16,
+    }.get(text, 0)
     assert -1 < low_rank <= allowed
 
 

@@ -428,7 +428,8 @@ def test_what_it_cannot_do_is_refused_by_name():
         tune("vpt,alast")
 
 
-def test_rotary_positions_go_along_with_the_tokens():
+@pytest.mark.parametrize("tokens", ["attention", "random"])
+def test_rotary_positions_go_along_with_the_tokens(tokens):
     torch.manual_seed(0)
     model = timm.create_model(
         "vit_small_patch16_dinov3",
@@ -439,10 +440,8 @@ def test_rotary_positions_go_along_with_the_tokens():
         num_classes=3,
         global_pool="token",
     )
-    with pytest.raises(UnsupportedBackboneError, match=r"cannot be seen, .*use tokens=random or tokens=all"):
-        vitune.apply(model, vitune.ALaST())
     plain = copy.deepcopy(model).train()
-    tuned = vitune.apply(model, vitune.ALaST(budget_rule="flat", initial_budget=0.5, tokens="random"))
+    tuned = vitune.apply(model, vitune.ALaST(budget_rule="flat", initial_budget=0.5, tokens=tokens))
     tuned.model.train()
     steering, seen = tuned.policies[0].steering, {}
     model.blocks[1].norm1.register_forward_hook(lambda m, inputs, output: seen.update(entered=inputs[0]))

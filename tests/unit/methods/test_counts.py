@@ -74,6 +74,7 @@ COUNTS = {
     ("adapter(bottleneck=64,placement=houlsby)", "vit_base_patch16_224"): 2_379_264,
     ("dyt(bottleneck=8)", "vit_base_patch16_224"): 165_996,
     ("dyt(bottleneck=16)", "vit_base_patch16_224"): 313_548,
+    ("dyt(bottleneck=8,decide_by=random)", "vit_base_patch16_224"): 156_768,
     ("dyt", "vit_base_patch16_224"): 1_198_860,
     ("dyt(bottleneck=256)", "vit_base_patch16_224"): 4_740_108,
     ("dyt(dispatch=attention)", "vit_base_patch16_224"): 1_198_860,

@@ -61,7 +61,8 @@ def test_two_backward_passes_give_the_gradients_of_the_whole_loss():
     for name, parameter in tuned.trainable().items():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6, msg=name)
     logged = policy.log()
-    assert logged.keys() == {"dynamic", "complete", "distillation", "rate"}
+    assert logged.keys() == {"dynamic", "complete", "distillation", "rate", "dyt_rates"}
+    assert logged["dyt_rates"] == pytest.approx([note[0].mask.mean().item() for note in notes], abs=1e-4)
     assert logged["rate"] == pytest.approx(masks.mean().item())
     for name, term in terms.items():
         assert logged[name] == pytest.approx(term.item(), abs=1e-6)
@@ -75,7 +76,7 @@ def test_terms_can_be_left_out():
     ):
         tuned, policy, _ = tuned_model(**settings)
         assert len(list(policy.losses(tuned, batch, targets, F.cross_entropy))) == passes == policy.passes
-        assert policy.log().keys() == terms
+        assert policy.log().keys() == terms | {"dyt_rates"}
 
 
 def test_the_last_gate_sees_the_rate_loss_alone():

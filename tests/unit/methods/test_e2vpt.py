@@ -318,3 +318,72 @@ def test_fixed_masks_do_not_train():
     assert any(name.endswith("masks.segment") for name in model.state())
     assert model.policies == ()
     assert isinstance(masks_of(model.model).token, nn.Buffer | Tensor)
+
+
+def prune(model: vitune.Tuned, gone: tuple[int, ...]) -> Masks:
+    masks = masks_of(model.model)
+    with torch.no_grad():
+        masks.token[list(gone)] = 0.0
+        masks.segment[:, 1] = 0.0
+        masks.pruned.fill_(True)
+    return masks
+
+
+@pytest.mark.parametrize("family", ["plain", "registers", "hf", "dinov3", "beit"])
+@pytest.mark.parametrize("gone", [(0, 2, 3), (1,)])
+def test_one_row_stands_for_all_pruned_prompts(family, gone):
+    method = vitune.E2VPT(prompts=5, kv_prompts=2, segments=4, dropout=0.0)
+    model = vitune.apply(backbone(family), method)
+    model.model.eval()
+    masks = prune(model, gone)
+    batch = images(family)
+    with torch.no_grad():
+        expected = model(batch)
+    masks.settle()
+    layers = [m for m in model.model.modules() if isinstance(m, MaskedPrompts)]
+    # One is one: nothing to put together.
+    assert {layer.values().shape[0] for layer in layers} == {3 if len(gone) == 3 else 5}
+    with torch.no_grad():
+        torch.testing.assert_close(model(batch), expected, rtol=1e-5, atol=2e-6)
+    F.cross_entropy(model(batch), torch.tensor([0, 1])).backward()
+    for layer in layers:
+        assert (layer.prompts.grad[list(gone)] == 0).all()
+        assert layer.prompts.grad.abs().sum() > 0
+    # Other values unfold them by themselves.
+    with torch.no_grad():
+        masks.token.fill_(1.0)
+    assert layers[0].values().shape[0] == 5
+
+
+def test_pruned_tokens_can_be_scored_all_the_same():
+    model = tuned(prompts=5)
+    masks = prune(model, (0, 2))
+    expected = importance(model, batches())
+    masks.settle()
+    found = importance(model, batches())
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.segments, expected.segments)
+    assert masks.folds()
+
+
+def test_prompts_that_pass_through_blocks_are_never_folded():
+    model = tuned(mode="shallow", prompts=5)
+    prune(model, (0, 1)).settle()
+    (layer,) = [m for m in model.model.modules() if isinstance(m, MaskedPrompts)]
+    assert layer.values().shape[0] == 5
+    assert layer.score_bias() is None
+
+
+def test_pruned_prompts_of_a_loaded_adapter_are_gone(tmp_path):
+    model = tuned(prompts=5)
+    prune(model, (0, 2))
+    path = model.save(tmp_path / "adapter")
+    loaded = vitune.load(path, model=small_model())
+    layer = next(m for m in loaded.model.modules() if isinstance(m, MaskedPrompts))
+    assert layer.values().shape[0] == 4
+    data, _ = batches()[0]
+    with torch.no_grad(), weightless_copy(loaded.model) as twin:  # a copy knows it too
+        assert next(m for m in twin.modules() if isinstance(m, MaskedPrompts)).values().shape[0] == 4
+    model.model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(data), model(data), rtol=1e-5, atol=2e-6)

@@ -13,13 +13,14 @@ import vitune
 from vitune import methods
 from vitune.errors import CompositionError, UnsupportedBackboneError
 from vitune.methods import Method, Policy, Run, _registry, all_methods, parse, register
+from vitune.recipes import load_recipe, recipe_names
 
 ROOT = Path(__file__).parents[3]
 OURS = {
     name: method for name, method in all_methods().items() if method.__module__.startswith("vitune.methods.")
 }
-# A file of the package that is no method, beside those that begin with an underscore.
-SHARED = {"parse"}
+# Files of the package that are no method of ours, beside those that begin with an underscore.
+SHARED = {"parse", "hf_peft"}
 
 
 @pytest.fixture
@@ -49,6 +50,36 @@ def test_every_method_is_documented():
         page = (ROOT / f"docs/methods/{name}.md").read_text()
         for setting in method().settings():
             assert f"`{setting}`" in page, f"docs/methods/{name}.md does not explain {setting}"
+
+
+HEADINGS = ("When to choose it", "Settings", "Recipe", "Cost", "Parity and differences")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_page_has_the_same_parts(name):
+    """What it does, when to choose it, settings, recipe, cost, parity and differences."""
+    title, _, page = (ROOT / f"docs/methods/{name}.md").read_text().partition("\n")
+    assert title.endswith(f"(`{name}`)")
+    introduction, *sections = page.split("\n## ")
+    assert len(introduction.strip()) > 40  # what it does
+    texts = {heading: text for heading, _, text in (section.partition("\n") for section in sections)}
+    assert [heading for heading in texts if heading in HEADINGS] == list(HEADINGS)
+    assert all(texts[heading].strip() for heading in HEADINGS)
+    assert "| setting | default | meaning |" in texts["Settings"]
+    assert "olden" in texts["Parity and differences"]
+    costs = methods.known_costs().methods[name].saved_activation_mib
+    counted = " ".join(texts["Cost"].split())
+    assert f"{costs['stock']:,.1f} MiB at `stock`, {costs['fast']:,.1f} at `fast`" in counted
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_page_names_the_recipes_of_its_method(name):
+    page = (ROOT / f"docs/methods/{name}.md").read_text()
+    _, _, recipe = page.partition("\n## Recipe\n")
+    recipe = recipe.partition("\n## ")[0]
+    for text in recipe_names():
+        if name in {method.name for method in parse(load_recipe(text).method)}:
+            assert f"`{text}`" in recipe
 
 
 def test_every_method_is_public():

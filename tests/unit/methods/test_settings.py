@@ -70,13 +70,13 @@ def test_settings_from_a_file_are_checked():
             vitune.LoRA(roles=("norm1",)),
             "plain",
             UnsupportedBackboneError,
-            "lora: 'blocks.0.norm1' is a norm; lora adapts linear layers only",
+            "lora: 'blocks.0.norm1' is a norm; lora adapts linear layers and convolutions",
         ),
         (
-            vitune.LoRA(roles=("patch_embed",)),
+            vitune.BiLoRA(roles=("patch_embed",)),
             "plain",
             UnsupportedBackboneError,
-            "lora: 'patch_embed' is a conv; lora adapts linear layers only",
+            "bi_lora: 'patch_embed' is a conv; bi_lora adapts linear layers only",
         ),
         (
             vitune.LoRA(roles=("attn.q", "attn.qkv")),

@@ -14,6 +14,7 @@ import vitune
 from vitune.errors import ConfigError, UnsupportedBackboneError
 from vitune.measure import saved_activation_bytes, weightless_copy
 from vitune.methods.vpt.layers import Leave, Prompts
+from vitune.surgery import AttachAtPoint, carry_out
 
 WIDTH = 32
 
@@ -170,6 +171,63 @@ def test_swin_keeps_the_prompts_of_every_image_apart(mode):
     assert [tuple(m.shape[2:]) for m in maps] == [(8, 8), (4, 4)]
 
 
+def test_swin_mixes_the_prompts_of_images_only_when_asked_to():
+    def outputs(batch: torch.Tensor, mix: bool) -> torch.Tensor:
+        method = vitune.VPT(prompts=3, mode="shallow", mix_windows=mix)
+        tuned = vitune.apply(backbone("swin"), method, seed=1)
+        tuned.model.eval()
+        with torch.no_grad():
+            return tuned(batch)
+
+    batch = images("swin", 4)
+    right, mixed = outputs(batch, False), outputs(batch, True)
+    assert (right - mixed).abs().max() > 1e-4
+    # An image alone has nobody to mix with.
+    alone = batch[:1]
+    torch.testing.assert_close(outputs(alone, False), outputs(alone, True), atol=1e-6, rtol=1e-5)
+
+
+def test_the_wrong_order_of_windows_is_that_of_the_reference():
+    """Its rows lie window after window, and the windows image after image."""
+    model = backbone("swin").eval()
+    attention = model.layers[0].blocks[0].attn
+    step = AttachAtPoint("a", "layers.0.blocks.0.attn", "attn.kv", "test", Nothing)
+    carry_out(model, [step])
+    windows, batch, asks = 4, 2, 3
+    x, rows = torch.randn(batch * windows, 16, 16), torch.randn(batch, asks, 16)
+    with torch.no_grad():
+        y, told = attention(x, asking=rows, mixed=True)
+        # Each window on its own, as a batch of one image with one window.
+        each = [attention(x[i : i + 1], asking=rows[i % batch][None]) for i in range(batch * windows)]
+    torch.testing.assert_close(y, torch.cat([one for one, _ in each]))
+    expected = [sum(each[i][1][0] for i in range(b, batch * windows, batch)) / windows for b in range(batch)]
+    torch.testing.assert_close(told, torch.stack(expected))
+
+
+class Nothing(torch.nn.Module):
+    """No further keys and values."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nothing = torch.zeros(1, 2, 0, 8)
+        return nothing, nothing
+
+
+@pytest.mark.parametrize("family", ["plain", "registers", "gap"])
+def test_many_prompts_are_projected_once_for_a_batch(family):
+    tuned = vitune.apply(backbone(family), vitune.VPT(prompts=20), seed=1)
+    tuned.model.eval()
+    calls = []
+    qkv = tuned.model.blocks[1].attn.qkv
+    qkv.register_forward_hook(lambda _, args, __: calls.append(tuple(args[0].shape[:2])))
+    batch = images(family, 3)
+    expected = tuned(batch).detach()
+    tokens = calls.pop()[1]
+    with torch.no_grad():
+        found = tuned(batch)
+    assert sorted(calls) == [(1, 20), (3, tokens - 20)]
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+
+
 def test_swin_prompts_are_pooled_with_the_patches():
     tuned = vitune.apply(backbone("swin"), vitune.VPT(prompts=3), seed=1)
     pool = tuned.model.get_submodule("head.global_pool")
@@ -204,6 +262,19 @@ def test_swin_prompts_are_pooled_with_the_patches():
             "swin",
             UnsupportedBackboneError,
             "vpt: project is not defined for a Swin, whose stages differ in width; leave it out.",
+        ),
+        (
+            {"mix_windows": True},
+            "plain",
+            UnsupportedBackboneError,
+            "vpt: mix_windows belongs to the windows of a Swin, and this is a timm-vit backbone; leave it out.",
+        ),
+        (
+            {"mode": "shallow"},
+            "dinov3",
+            UnsupportedBackboneError,
+            "vpt: prompts that pass through blocks would shift the positions of the patches in a timm-eva backbone; "
+            "use mode=deep for all blocks.",
         ),
         (
             {},

@@ -20,7 +20,38 @@ def estimate(mean: float, half: float, over: str = "seeds", seeds: int = 3) -> d
 
 def trial(accuracy: float | None, error: str | None = None, **more: Any) -> dict[str, Any]:
     file = "trials/a-trial/result.json" if error is None else "trials/a-trial/attempts/0/error.json"
-    return {"accuracy": accuracy, "loss": 0.3, "n": 10_000, "error": error, "file": file, **more}
+    best = accuracy or 0.1
+    epochs = [
+        {"epoch": n, "train_loss": 2.0 / n, "val_loss": 2.2 / n, "val_accuracy": best * (0.7 + 0.1 * n)}
+        for n in (1, 2, 3)
+    ]
+    known = {"accuracy": accuracy, "loss": 0.3, "n": 10_000, "error": error, "file": file}
+    return {**known, "epochs": epochs[: 1 if error else 3], **more}
+
+
+def searched(method: dict[str, Any], candidates: int) -> dict[str, Any]:
+    """The method, as if its learning rate, weight decay and rank had been searched for."""
+    points = [(4 * 2 ** (k % 3), 0.001 * (k + 1), 10.0 ** -(k % 4 + 2)) for k in range(candidates)]
+    tried = [
+        trial(
+            None if k == 1 else 0.8 + 0.01 * k,
+            "TrainingError: the loss is not finite" if k == 1 else None,
+            method=f"lora(rank={rank})",
+            lr=rate,
+            settings={"lr": rate, "weight_decay": decay},
+            chosen=k == candidates - 1,
+        )
+        for k, (rank, rate, decay) in enumerate(points)
+    ]
+    rank, rate, decay = points[-1]
+    chosen = {"lr": rate, "weight_decay": decay}
+    return {
+        **method,
+        "chosen_method": f"lora(rank={rank})",
+        "lr": rate,
+        "chosen": chosen,
+        "candidates": tried,
+    }
 
 
 def method(name: str, index: int) -> dict[str, Any]:

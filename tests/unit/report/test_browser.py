@@ -12,6 +12,7 @@ import pytest
 from vitune.report import write_report
 
 from .fake_run import METHODS, make_run
+from .pictures.small import add_everything
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 MEASURING = Path(__file__).with_name("measuring_page.html")
@@ -54,6 +55,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report([*several, long], root / "several.html")
     write_report(several[:2], root / "pair.html")
     write_report([long], root / "long.html")
+    explained = add_everything(make_run(root / "explained", images=50))
+    write_report([explained], root / "explained.html")
     write_report([flowers], root / "flowers.html")
     write_report([empty], root / "empty.html")
     return root
@@ -63,7 +66,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(reports: Path, request: pytest.FixtureRequest) -> tuple[str, dict[str, dict], str]:
     frames = "".join(
         f'<iframe name="{name} {width}" src="{name}.html" style="width:{width}px;height:900px"></iframe>'
-        for name in ("one", "several", "long", "flowers", "empty")
+        for name in ("one", "several", "long", "flowers", "explained", "empty")
         for width in (360, 1280)
     )
     (reports / "wrapper.html").write_text(MEASURING.read_text().replace("FRAMES", frames))
@@ -82,7 +85,7 @@ def measured(reports: Path, request: pytest.FixtureRequest) -> tuple[str, dict[s
 
 def test_no_sideways_scrolling(measured: tuple[str, dict[str, dict], str]) -> None:
     _, frames, _ = measured
-    assert len(frames) == 10
+    assert len(frames) == 12
     for name, frame in frames.items():
         assert frame["scroll"] <= frame["width"], (name, frame)
         assert frame["wide"] == [], (name, frame["wide"])

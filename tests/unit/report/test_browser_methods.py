@@ -65,6 +65,16 @@ def test_a_focused_point_tells_its_settings(measured: tuple[str, dict, str]) -> 
         assert frame["spots"] == 5 * 4
 
 
+def test_a_method_opens_on_its_curves_and_candidates(measured: tuple[str, dict, str]) -> None:
+    for frame in measured[1].values():
+        tried, up, best = frame["tried"]
+        assert sorted(tried, key=float) == up == ["0.0333333", "0.1", "0.3"]
+        assert best == ["0.1", "0.0333333", "0.3"], "sorted by accuracy, the highest first"
+        assert frame["curves"] == 3 + 3
+        assert frame["hovered"] == "epoch 1\nseed 0 72.2\u00a0%\nseed 1 72.4\u00a0%\nseed 2 72.6\u00a0%"
+        assert frame["left"] is True
+
+
 def test_colours_follow_the_scheme(measured: tuple[str, dict, str]) -> None:
     scheme, frames, _ = measured
     for frame in frames.values():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,24 @@ def run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     """A finished run with a final test."""
     out = tmp_path_factory.mktemp("runs") / "colours"
     return train(small_request(colours, out, final_test=True, command="vitune train colours --method lora"))
+
+
+@pytest.fixture
+def class_folders() -> Callable[..., Path]:
+    """Make folders of `count` small images for each class."""
+
+    def make(root: Path, classes: Iterable[str], count: int = 1) -> Path:
+        for number, name in enumerate(classes):
+            (root / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8), (number % 256, 40 * i, 90)).save(root / name / f"{i}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def skipping_run(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    """A finished run of a model that skips tokens."""
+    out = tmp_path_factory.mktemp("runs") / "skipping"
+    return train(small_request(colours, out, method="dyt(bottleneck=2)"))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import timm
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -11,7 +14,7 @@ import vitune
 from vitune.errors import ConfigError
 from vitune.measure import forecast_peak
 from vitune.tasks import memory_plan
-from vitune.tasks.memory_plan import parse_bytes, plan_memory
+from vitune.tasks.memory_plan import hold_to_plan, parse_bytes, plan_memory
 from vitune.training.config import TrainConfig
 
 SIZE = (3, 32, 32)
@@ -75,6 +78,18 @@ def test_batches_are_cut_where_no_level_is_enough():
     chosen, sentence = plan_memory(handle, config, SIZE, Accelerator(cpu=True))
     assert chosen.accumulate == 4
     assert "every batch cut into 4 parts" in (sentence or "")
+
+
+@pytest.mark.parametrize(
+    ("limit", "device", "told"), [("1GB", "cpu", True), (None, "cpu", False), ("1GB", "cuda", False)]
+)
+def test_freed_memory_goes_back_where_a_cpu_has_a_limit(monkeypatch, limit, device, told):
+    calls = []
+    monkeypatch.setattr(memory_plan, "return_freed_memory", lambda: calls.append(1) or True)
+    accelerator = SimpleNamespace(device=torch.device(device))
+    sentence = hold_to_plan(TrainConfig(batch_size=4, fit_memory=limit), accelerator)
+    assert (len(calls), sentence is not None) == (told, told)
+    assert not told or "freed memory goes back to the system" in sentence
 
 
 def test_what_cannot_fit_is_refused_with_the_least():

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from vitune.data import open_source
+from vitune.data.digits import write_digits
 from vitune.errors import ConfigError, RunError
-from vitune.tasks.demo_digits import write_digits
 
 
 def test_digits_are_a_data_set_of_three_splits(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_without_scikit_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("vitune._extras.importlib.import_module", missing)
     with pytest.raises(
-        ConfigError, match=r"the demo needs the package 'sklearn'.*pip install 'vitune\[demo\]'"
+        ConfigError, match=r"the digits needs the package 'sklearn'.*pip install 'vitune\[demo\]'"
     ):
         write_digits(tmp_path / "digits", seed=0)
     assert list(tmp_path.iterdir()) == []
@@ -60,3 +60,15 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"the digits cannot be written to .*; choose another --out\."):
         write_digits(tmp_path / "file" / "digits", seed=0)
+
+
+def test_other_sizes_and_few_shots(tmp_path: Path) -> None:
+    write_digits(tmp_path / "digits", train=300, validation=100)
+    source = open_source(tmp_path / "digits", shots=4)
+    assert source.describe()["sizes"] == {"train": 40, "val": 100, "test": 1397}
+    with pytest.raises(
+        ConfigError, match="the digits would have 7 test images; each split needs 10 or more of 1797"
+    ):
+        write_digits(tmp_path / "more", train=1700, validation=90)
+    with pytest.raises(ConfigError, match="would have 5 train images"):
+        write_digits(tmp_path / "more", train=5)
