@@ -293,7 +293,7 @@ CASES = [
     Case(
         "lora(rank=2,roles=all-conv)",
         kernels(2),
-        families=frozenset({"resnet", "convnext", "as_mlp"}),
+        families=frozenset({"resnet", "convnext", "as_mlp", "hf_convnext"}),
         beyond=ANY,
     ),
     Case("lora(rank=3,roles=attn.qkv+mlp.out)", low_rank(3, "attn.qkv", "mlp.fc2"), FUSED),
@@ -424,7 +424,7 @@ SLOW += [
     ("lora(rank=2),ssf", family) for family in ("eva02", "beit", "naflex", "hf_dinov3", "hf_beit", "hf_timm")
 ]
 SLOW += [("adaptformer(bottleneck=4)", family) for family in ("hf_deit", "hf_dinov2", "hf_clip")]
-SLOW += [("adaptformer(bottleneck=4)", family) for family in ("hf_siglip", "hf_swin")]
+SLOW += [("adaptformer(bottleneck=4)", family) for family in ("hf_siglip", "hf_swin", "hf_convnext")]
 
 
 def tune(text: str, family: str) -> vitune.Tuned:

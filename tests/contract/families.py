@@ -156,6 +156,13 @@ FAMILIES = {
         frozenset({"head", "rebuilt", "norm", "points"}),
         uniform=False,
     ),
+    "hf_convnext": Family(
+        "hf-convnext",
+        "ConvNextForImageClassification",
+        {"image_size": 32, "hidden_sizes": [8, 12, 16, 24], "depths": [1, 1, 2, 1], "num_labels": CLASSES},
+        frozenset({"head", "rebuilt", "norm", "points"}),
+        uniform=False,
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from vitune.anatomy import (
     as_mlp,
     hf_beit,
     hf_clip,
+    hf_convnext,
     hf_deit,
     hf_dinov2,
     hf_dinov3,
@@ -60,6 +61,7 @@ _FILES = (
     hf_clip,
     hf_siglip,
     hf_swin,
+    hf_convnext,
     hf_timm,
 )
 FAMILIES = {family.FAMILY: family for family in _FILES}

@@ -15,6 +15,7 @@ from vitune.surgery import POINTS, AttachAtPoint, carry_out, points_for, undo
 
 MLP_ALONE = ("mlp.input", "mlp.output", "mlp.beside", "output")
 FAMILIES = {"swin": POINTS, "swinv2": POINTS, "convnext": MLP_ALONE, "mixer": POINTS, "as_mlp": POINTS}
+FAMILIES["hf_convnext"] = MLP_ALONE
 
 
 class Watching(nn.Module):

@@ -27,6 +27,7 @@ from vitune.surgery.points import (
     attention,
     hf_attention,
     hf_beit,
+    hf_convnext,
     hf_swin,
     hf_vit,
     positions,
@@ -72,7 +73,7 @@ for _file in (attention, positions, windows):
 
 # (model's folder in transformers, class name) -> forward pass.
 _HF: dict[tuple[str, str], type[WithPoints]] = {}
-for _file in (hf_vit, hf_attention, hf_beit, hf_swin):
+for _file in (hf_vit, hf_attention, hf_beit, hf_swin, hf_convnext):
     _HF |= _file.FORWARDS
 
 
