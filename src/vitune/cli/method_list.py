@@ -23,11 +23,10 @@ def method_table(keep: Callable[[str], bool]) -> tuple[Any, str]:
     from vitune.methods import all_methods, known_costs
 
     known = known_costs()
-    kept = tuple(f"kept, {level}" for level in _LEVELS)
-    columns = ("method", "trains", *kept, "lr", "merges", "paper", "title")
+    columns = ("method", "trains", *_LEVELS, "lr", "merges", "paper", "title")
     if console().width < _ROOM_FOR_TITLES:
         columns = columns[:-1]
-    made = table(*columns, right=("trains", *kept, "lr"), whole=("method", "merges", "paper"))
+    made = table(*columns, right=("trains", *_LEVELS, "lr"), whole=("method", "merges", "paper"))
     for name, method in all_methods().items():
         if keep(name):
             costs = known.methods.get(name)
@@ -39,9 +38,9 @@ def method_table(keep: Callable[[str], bool]) -> tuple[Any, str]:
             cells = (name, trains, *numbers, f"{method.default_lr:g}", merges, method.paper, method.title)
             made.add_row(*cells[: len(columns)])
     return made, (
-        f"Counted at {known.model}, default settings: 'trains' is parameters outside the head, 'kept' MiB for the "
-        f"backward pass of a step on {known.batch_size} images, at two levels of --memory. alast and velora train what "
-        "others do, spt what data decides (here about 400,000). "
+        f"Counted at {known.model}, default settings: 'trains' is parameters outside the head, 'stock' and 'fast' "
+        f"MiB kept for the backward pass of a step on {known.batch_size} images at these levels of --memory. alast and "
+        "velora train what others do, spt what data decides (here about 400,000). "
         "'vitune show METHOD' has the settings, 'vitune profile' the costs on your backbone. "
         "'peft(...)' takes any config of the package peft: 'vitune show peft'."
     )
