@@ -16,11 +16,23 @@ import torch
 from torch.nn import functional as F
 
 import vitune
-from benchmarks.costs import METHODS
 from vitune.backbones import BUILT_IN, create
 from vitune.measure import compare_seconds, machine, versions
 from vitune.methods import parse
 
+METHODS = (
+    "full",
+    "linear",
+    "bitfit",
+    "lora",
+    "lora(roles=all-linear)",
+    "ssf",
+    "adaptformer(bottleneck=8,dropout=0)",
+    "vpt(prompts=10)",
+    "sct",
+    "bi_lora(rank=32)",
+    "hst",
+)
 RESULT = Path(__file__).parent / "results" / "step_time.json"
 
 
