@@ -35,7 +35,7 @@ def refused_with(sentence: str) -> None:
 def named_or_refused(name: str) -> Anatomy | None:
     """The parts of an architecture, or None where it is refused; fails where neither they nor a sentence come."""
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = timm.create_model(name, num_classes=3)  # some have no head of their own
     try:
         found = anatomy(model)
     except UnsupportedBackboneError as error:
