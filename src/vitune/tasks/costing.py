@@ -15,6 +15,7 @@ from vitune.anatomy import logits
 from vitune.lean import Level
 from vitune.measure import Work, count_work, forecast_peak, return_freed_memory, weightless_copy
 from vitune.methods import parse
+from vitune.ops.attention_backward import float32_attention_gradients
 from vitune.training import moments
 from vitune.tuned import Tuned, apply
 
@@ -133,7 +134,8 @@ class RealStep:
             with setting:
                 with self.autocast():
                     loss = _loss(model, self.images, self.labels)
-                loss.backward()
+                with float32_attention_gradients(self.images.device):
+                    loss.backward()
         if self._optimizer is not None:
             self._optimizer.step()
         model.zero_grad(set_to_none=True)

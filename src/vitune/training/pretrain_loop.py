@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vitune.durable import replace_file
 from vitune.errors import TrainingError
+from vitune.ops.attention_backward import float32_attention_gradients
 from vitune.randomness import derive_seed
 from vitune.training.augment_batch import BatchAugmentation, normalise
 from vitune.training.checkpoint import load_checkpoint, save_checkpoint
@@ -168,7 +169,8 @@ class Pretraining:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             logits = self.model(images)
         loss = F.cross_entropy(logits.float(), targets)
-        loss.backward()
+        with float32_attention_gradients(self.device):
+            loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitune.errors import TrainingError
+from vitune.ops.attention_backward import float32_attention_gradients
 from vitune.randomness import derive_seed
 from vitune.training import moments
 from vitune.training.mixing import Mixing
@@ -117,7 +118,8 @@ class Stepper:
                     if not backwards:
                         # Before the last backward, so that on a CPU the weights are still those of the step before.
                         self._watch.add(step, lr, indices, total)
-                    self._accelerator.backward(loss * (share * weight))
+                    with float32_attention_gradients(self._accelerator.device):
+                        self._accelerator.backward(loss * (share * weight))
             losses.close()
         return total
 
