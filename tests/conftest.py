@@ -9,9 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing in the tests may reach for the network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 from hypothesis import settings
 
 # No deadlines: they would be about the machine. In CI the same examples each time; new ones are for people's machines.
 settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(autouse=True)
+def _auto_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision "auto" is bf16 on some machines; what tests compute is not to depend on the machine."""
+    monkeypatch.setattr("vitune.training.devices._is_quick_in_bf16", lambda device: False)

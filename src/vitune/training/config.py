@@ -49,7 +49,7 @@ class TrainConfig:
         clip_norm: Largest norm of the gradient of all parameters together; None for no clipping.
         drop_last: Whether to leave out the last batch of an epoch where it is not full.
         accumulate: Parts into which a batch is cut to save memory; the step is the same up to rounding.
-        precision: "auto" is bf16 on a GPU that has it and fp32 elsewhere.
+        precision: "auto" is bf16 where the GPU or the CPU (AVX512-BF16) has it, and fp32 elsewhere.
         memory: What is kept for the backward pass and what is computed again, from "stock" through "fast", "lean" and
             "leaner" to "leanest"; gradients are the same. "auto" is "fast" where a step keeps much. See `vitune.lean`.
         fit_memory: A size such as "4GB": take the fastest level, and as few parts of a batch, that fit by forecast.

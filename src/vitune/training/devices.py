@@ -43,7 +43,7 @@ def _check_device(device: Device) -> None:
 
 def _mixed_precision(precision: Precision, device: torch.device) -> str:
     if precision == "auto":
-        return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "no"
+        return "bf16" if _is_quick_in_bf16(device) else "no"
     if precision == "fp16" and device.type != "cuda":
         raise ConfigError(
             f"Precision fp16 needs a CUDA device, and this is '{device.type}'; use bf16 or fp32."
@@ -51,3 +51,12 @@ def _mixed_precision(precision: Precision, device: torch.device) -> str:
     if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise ConfigError("This GPU cannot compute in bf16; use fp16 or fp32.")
     return "no" if precision == "fp32" else precision
+
+
+def _is_quick_in_bf16(device: torch.device) -> bool:
+    """Whether there are instructions for bf16; a CPU without them emulates it, which takes longer than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # AVX512-BF16; what has AMX has it too. Older releases of torch do not tell, other processors have no such function.
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and check is not None and bool(check())

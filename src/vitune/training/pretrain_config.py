@@ -44,7 +44,7 @@ class PretrainConfig:
         flip: Whether half of the images are mirrored.
         jitter: Strength of brightness, contrast and saturation jitter; 0 is off.
         erase: Share of the images that lose a random rectangle.
-        precision: "auto" is bf16 on a GPU that has it and fp32 elsewhere.
+        precision: "auto" is bf16 where the GPU or the CPU (AVX512-BF16) has it, and fp32 elsewhere.
         device: "auto" takes the accelerator that there is.
         seed: Seed of everything random.
         workers: Processes that decode images, once at the start; 0 decodes in the main process.
