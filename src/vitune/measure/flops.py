@@ -35,6 +35,7 @@ def _in_place_product(_sum: Any, left: Sequence[int], right: Sequence[int], *_: 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
     """Operations of fused attention; shapes (B, H, N, D), (B, H, M, D) and (B, H, M, E)."""
     *_, rows, inner = query
+    *_, rows, inner = query
     return 2 * math.prod(query[:2]) * rows * key[2] * (inner + value[3])
 
 
@@ -42,6 +43,7 @@ def _attention_backward(
     _gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
 ) -> int:
     """Operations of its backward pass, as torch counts other devices': three products with D inside, two with E."""
+    *_, rows, inner = query
     *_, rows, inner = query
     return 2 * math.prod(query[:2]) * rows * key[2] * (3 * inner + 2 * value[3])
 
