@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Models of a few thousand numbers are slower on several threads, and sums then differ from machine to machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -18,7 +19,9 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
-@pytest.fixture(autouse=True)
-def _auto_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="session")
+def _auto_is_fp32() -> Iterator[None]:
     """Precision "auto" is bf16 on some machines; what tests compute is not to depend on the machine."""
-    monkeypatch.setattr("vitune.training.devices._is_quick_in_bf16", lambda device: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: False, raising=False)
+        yield

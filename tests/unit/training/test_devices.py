@@ -22,14 +22,12 @@ def test_runs_of_different_precision_follow_each_other() -> None:
 def test_auto_is_bf16_on_a_cpu_that_has_it(
     supported: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # what all tests share: auto is fp32
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
     assert make_accelerator("cpu", "auto").mixed_precision == found
     assert make_accelerator("cpu", "fp32").mixed_precision == "no"
 
 
 def test_auto_is_fp32_where_torch_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert make_accelerator("cpu", "auto").mixed_precision == "no"
 
