@@ -1,7 +1,7 @@
 """Check one golden file: fill a tuned model with its tensors, run it, compare everything.
 
-Logits, loss and intermediate tensors within 1e-5 absolute; gradients within 1e-4 of the tensor's largest value plus
-1e-6. A file is ok when every tensor was compared or served as an input, every trained tensor of ours was compared and
+Logits and loss within 1e-5 absolute; intermediate tensors too, or within 1e-6 of their largest value where that is more,
+since float32 keeps seven digits; gradients within 1e-4 of the tensor's largest value plus 1e-6. A file is ok when every tensor was compared or served as an input, every trained tensor of ours was compared and
 every weight of ours was filled.
 """
 
@@ -23,7 +23,7 @@ from tests.parity.case import Case
 from tests.parity.golden import Golden, read
 from vitune.surgery import LeaveOut
 
-ABSOLUTE = 1e-5
+ABSOLUTE, RELATIVE = 1e-5, 1e-6
 GRAD_RELATIVE, GRAD_ABSOLUTE = 1e-4, 1e-6
 
 
@@ -96,6 +96,7 @@ def verdict(
     """
     worst: dict[str, float] = {}
     excess: dict[str, float] = {}
+    excess_of_values = 0.0
     for name in golden.tensors.keys() & ours.keys():
         reference, tensor = golden.tensors[name], ours[name]
         if tensor is None:
@@ -103,15 +104,18 @@ def verdict(
         if not reference.is_floating_point():
             same = tensor.shape == reference.shape and bool((tensor.long() == reference.long()).all())
             worst[name] = 0.0 if same else float("inf")
+            excess_of_values = max(excess_of_values, worst[name])
         elif name.startswith(("grad", "aux/grad")):
             allowed = GRAD_RELATIVE * reference.abs().max().item() + GRAD_ABSOLUTE
             excess[name] = distance(tensor, reference) - allowed
         else:
             worst[name] = distance(tensor, reference)
+            largest = reference.abs().max().item() if name.startswith("aux/") and reference.numel() else 0.0
+            excess_of_values = max(excess_of_values, worst[name] - max(ABSOLUTE, RELATIVE * largest))
     compared = worst.keys() | excess.keys()
     uncompared = sorted(golden.tensors.keys() - compared - used)
     uncompared += sorted(f"ours: {name}" for name in ours_alone)
-    fits = all(value <= ABSOLUTE for value in worst.values()) and all(value <= 0 for value in excess.values())
+    fits = excess_of_values <= 0 and all(value <= 0 for value in excess.values())
     return {
         "logits_max_abs": worst.get("logits"),
         "loss_abs": worst.get("loss"),

@@ -13,12 +13,12 @@ import vitune
 from tests.parity.backbones import Place, build, place
 from tests.parity.case import Case, substitution
 from tests.parity.golden import Golden
-from tests.parity.harness import compare, fill, verdict
+from tests.parity.harness import ABSOLUTE, compare, fill, verdict
 from tests.parity.references import vpt
 from vitune.methods.e2vpt import Importance, importance, lowest, pruning_counts
 from vitune.methods.e2vpt.scores import masks_of
 
-ILL_CONDITIONED = 1e-4
+MARGIN = 10  # between rounding as we see it, float32 against float64, and as the reference may
 PRUNED = "pruned"
 
 
@@ -118,19 +118,20 @@ def scores(golden: Golden) -> dict[str, Any]:
         "tokens": pruning_counts(given["num_visual_prompts"], given.get("min_tokens_kept", 1), shares),
         "segments": pruning_counts(given["segments"], given.get("min_segments_kept", 4), shares),
     }
-    # Where a token's score is only rounding (prompts far above the LayerNorm's eps), so are its order and its share of
-    # a norm: then the selection and the norm are checked on the reference's scores.
-    ill = bool(signed.tokens.abs().max() < ILL_CONDITIONED)
     for part, counts in levels.items():
         ours[f"aux/level_counts_{part}"] = torch.tensor(counts)
+        noise = MARGIN * float((_of(signed, part) - _of(kinds["signed_fp64"], part)).abs().max())
         for kind, found in kinds.items():
             values = ours[f"aux/score_{part}_{kind}"] = _of(found, part)
-            if ill and part == "tokens":
-                values = golden.tensors.get(f"aux/score_tokens_{kind}", values)
+            # Where scores are as near to each other as rounding moves them, so is their order: then the selection is
+            # checked on the reference's scores. Behind a LayerNorm the score of a token is often little but rounding.
+            if not _apart(values, noise):
+                values = golden.tensors.get(f"aux/score_{part}_{kind}", values)
             ours[f"aux/keep_{part}_{kind}"] = torch.stack([lowest(values, n).float() for n in counts])
-    if ill and "aux/score_tokens_signed" in golden.tensors:
-        given_scores = Importance(golden.tensors["aux/score_tokens_signed"].double(), signed.segments)
-        ours["aux/score_tokens_signed_norm"] = given_scores.normalised().tokens
+        reference = golden.tensors.get(f"aux/score_{part}_signed")
+        if reference is not None and noise > ABSOLUTE * float(_of(signed, part).norm(dim=-1).min()):
+            both = {p: _of(signed, p) for p in levels} | {part: reference.double()}
+            ours[f"aux/score_{part}_signed_norm"] = _of(Importance(**both).normalised(), part)
     used = {f"aux/imp_{name}_{i}" for i in range(len(batches)) for name in ("input", "labels")}
     used |= {name for name in golden.tensors if not name.startswith("aux/")}
     more = verdict(golden, ours, used)
@@ -155,6 +156,12 @@ def _filled(golden: Golden, dtype: torch.dtype = torch.float32) -> vitune.Tuned:
     fill(tuned.model, golden.group("param"), places)
     tuned.model.to(dtype)
     return tuned
+
+
+def _apart(scores: Tensor, noise: float) -> bool:
+    """Whether no two scores along the last dimension are nearer to each other than `noise`."""
+    gaps = scores.sort(dim=-1).values.diff(dim=-1)
+    return not gaps.numel() or float(gaps.min()) > noise
 
 
 def _of(found: Importance, part: str) -> Tensor:
