@@ -113,6 +113,23 @@ class PromptedViT(Prompted, ViT):
         return torch.cat([x[:, : self.prefix], rows, x[:, behind:]], dim=1)
 
 
+class PromptedMoco(PromptedViT):
+    """The same, in timm's names below `enc`."""
+
+    at = "enc."
+
+    def attention(self, where: str) -> str:
+        return f"enc.{where}.attn"
+
+
+class PromptedMae(PromptedMoco):
+    """MAE's read-out: an average over all tokens but the class token, prompts included unless patches alone are."""
+
+    def pooled(self, x: Tensor) -> Tensor:
+        alone = "patch tokens only" in self.given["pooling"]
+        return x[:, self.prefix + (self.prompts if alone else 0) :].mean(1)
+
+
 class PromptedSwin(Prompted, Swin):
     """The prompts stand in front of every window; the reference mixes those of a batch's images."""
 

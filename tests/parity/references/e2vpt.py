@@ -24,7 +24,7 @@ PRUNED = "pruned"
 
 def case(golden: Golden) -> Case:
     given = golden.hyperparameters
-    masked = _is_masked(golden)
+    masked = _masks_there(golden)
     deep = given.get("visual_prompts_deep", True)
     masks: Literal["trained", "fixed", "none"] = "trained" if given.get("masks_trainable") else "fixed"
     method = vitune.E2VPT(
@@ -36,33 +36,45 @@ def case(golden: Golden) -> Case:
         project=given["project"] if given.get("project", -1) > -1 else None,
         dropout=given.get("prompt_dropout", 0.0),
         masks=masks if masked else "none",
-        segments=given["segments"] if masked else 16,
+        segments=given["segments"] if "segment" in masked else 1,
+        pool_prompts=vpt.pools_prompts(golden),
         mix_windows=golden.backbone.get("family") == "swin",
     )
-    point = "context" if deep else "around"
-    kv, masks_at = "attn.vitune.points.attn_kv.e2vpt", f"blocks.0.vitune.points.{point}.e2vpt.masks"
-    if golden.backbone.get("family") == "swin":
+    kv = "attn.vitune.points.attn_kv.e2vpt"
+    if golden.backbone.get("family") != "swin":
+        masks_at = f"blocks.0.vitune.points.{vpt.vit_points(golden, deep=deep)[0]}.e2vpt.masks"
+    else:
         masks_at = (
             "layers.0.blocks.0.vitune.points." + ("context.e2vpt" if deep else "rows.e2vpt.own") + ".masks"
         )
     rules = [
-        (r"enc\.(layers\.\d+\.blocks\.\d+)\.attn\.deep_QKV_embeddings", rf"\1.{kv}.keys"),
+        (r"enc\.((?:layers\.\d+\.)?blocks\.\d+)\.attn\.(?:deep_)?QKV_embeddings(?:_K)?", rf"\1.{kv}.keys"),
+        (r"enc\.((?:layers\.\d+\.)?blocks\.\d+)\.attn\.(?:deep_)?QKV_embeddings_V", rf"\1.{kv}.values"),
         *vpt.rules(golden, "e2vpt", deep=deep),
         (
-            r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings(?:_K)?",
+            r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.(?:deep_)?QKV_embeddings(?:_K)?",
             rf"blocks.\1.{kv}.keys",
         ),
-        (r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.deep_QKV_embeddings_V", rf"blocks.\1.{kv}.values"),
+        (
+            r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.(?:deep_)?QKV_embeddings_V",
+            rf"blocks.\1.{kv}.values",
+        ),
         (r"enc\.(?:transformer\.)?prompt_soft_tokens_mask_cls_token", f"{masks_at}.token"),
         (r"enc\.(?:transformer\.)?prompt_soft_tokens_pieces_mask_cls_token", f"{masks_at}.segment"),
     ]
     if not masked:
         return Case(method, substitution(*rules))
-    return Case(method, substitution(*rules), {PRUNED: f"{masks_at}.pruned"}, _mask_channels)
+    # Ours are always two; one that the reference does not have rests at ones.
+    idle = [f"{masks_at}.{mask}" for mask in ("token", "segment") if mask not in masked]
+    inputs = {PRUNED: f"{masks_at}.pruned"}
+    return Case(method, substitution(*rules), inputs, _mask_channels, idle)
 
 
-def _is_masked(golden: Golden) -> bool:
-    return any("_mask_cls_token" in name for name in golden.tensors)
+MASKS = {"prompt_soft_tokens_mask_cls_token": "token", "prompt_soft_tokens_pieces_mask_cls_token": "segment"}
+
+
+def _masks_there(golden: Golden) -> set[str]:
+    return {ours for name in golden.group("param") for end, ours in MASKS.items() if name.endswith(end)}
 
 
 def _mask_channels(tuned: vitune.Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,7 +84,7 @@ def _mask_channels(tuned: vitune.Tuned, tensors: Mapping[str, Tensor]) -> dict[s
 def _plain(golden: Golden) -> Golden:
     """In the plain names, and with our mark that masks are pruned, of which nothing depends."""
     plain = vpt.plain_names(golden)
-    if not _is_masked(golden):
+    if not _masks_there(golden):
         return plain
     mark = torch.tensor(not golden.hyperparameters.get("masks_trainable"))
     return dataclasses.replace(plain, tensors={**plain.tensors, PRUNED: mark})
