@@ -153,7 +153,9 @@ def place(name: str, width: int, family: str = "vit") -> Place:
         return Place(re.sub(between, lambda m: f"{m[1]}.{['norm', 'proj'].index(m[2])}.", name))
     if name.startswith("transformer."):
         name = name.removeprefix("transformer.")
-        matching = (re.sub(pattern, new, name) for pattern, new in _KMNP.items() if re.fullmatch(pattern, name))
+        matching = (
+            re.sub(pattern, new, name) for pattern, new in _KMNP.items() if re.fullmatch(pattern, name)
+        )
         name = next(matching, name)
     separate = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", name)
     if separate:

@@ -47,8 +47,9 @@ class Golden:
     def unasked(self) -> list[str]:
         """Metadata that nobody asked for; of a file that is not ok, options that are not known here may be among it."""
         parts = {"backbone": self.backbone, "hyperparameters": self.hyperparameters}
+        asked = {part: getattr(given, "asked", set()) for part, given in parts.items()}
         return [
-            f"{part}.{key}" for part, given in parts.items() for key in sorted(given.keys() - getattr(given, "asked", ()))
+            f"{part}.{key}" for part, given in parts.items() for key in sorted(given.keys() - asked[part])
         ]
 
 

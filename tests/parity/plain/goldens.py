@@ -140,7 +140,9 @@ def ran(model: Backbone, images: Tensor, labels: Tensor, names: str) -> Parts:
     return tensors
 
 
-def save(path: Path, kind: str, method: str, model: Backbone, options: dict[str, Any], tensors: Parts) -> Path:
+def save(
+    path: Path, kind: str, method: str, model: Backbone, options: dict[str, Any], tensors: Parts
+) -> Path:
     """Write a golden."""
     metadata = {
         "kind": kind,
@@ -210,7 +212,10 @@ def write_importance(
     o = model.options
     for kind, gradients in found.items():
         for j, (part, number, kept) in enumerate(
-            (("tokens", model.prompts, o["min_tokens_kept"]), ("segments", o["segments"], o["min_segments_kept"]))
+            (
+                ("tokens", model.prompts, o["min_tokens_kept"]),
+                ("segments", o["segments"], o["min_segments_kept"]),
+            )
         ):
             score = torch.stack([both[j] for both in gradients]).mean(0)
             aux[f"score_{part}_{kind}"] = score
@@ -238,5 +243,6 @@ def _gradients(model: Prompted, batches: list[tuple[Tensor, Tensor]]) -> list[tu
     """Of the masks of tokens and segments, for each batch."""
     masks = [model.tensors[name] for name in model.masks()]
     return [
-        torch.autograd.grad(F.cross_entropy(model.forward(images), labels), masks) for images, labels in batches
+        torch.autograd.grad(F.cross_entropy(model.forward(images), labels), masks)
+        for images, labels in batches
     ]

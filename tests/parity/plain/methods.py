@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.parity.plain.backbones import AsMlp, Backbone, ConvNeXt, Shapes, Swin, ViT, affine, layer
+from tests.parity.plain.backbones import Backbone, Shapes, Swin, ViT, affine, layer
+from tests.parity.plain.maps import AsMlp, ConvNeXt
 
 
 class Full(Backbone):
@@ -165,7 +166,7 @@ class Adapter(ViT):
 class Ssf(Backbone):
     """A pair behind every step in a table: step to (prefix of the name, number), with the width of each."""
 
-    sites: dict[str, tuple[str, int]]
+    sites: ClassVar[dict[str, tuple[str, int]]]
     first = False  # channels come first
 
     def widths(self) -> dict[tuple[str, int], int]:
@@ -255,7 +256,7 @@ class SsfSwin(Ssf, Swin):
 class SsfConvNeXt(Ssf, ConvNeXt):
     """SSF."""
 
-    sites = {
+    sites: ClassVar = {
         "stem.proj": ("stem.", 1),
         "stem.norm": ("stem.", 2),
         "conv_dw": ("", 1),
@@ -370,7 +371,7 @@ class SctViT(Sct, ViT):
     """SCT."""
 
     def draw(self) -> None:
-        self.index = self.channels({where: self.given["embed_dim"] for where in self.chosen()})
+        self.index = self.channels(dict.fromkeys(self.chosen(), self.given["embed_dim"]))
 
 
 class SctSwin(Sct, Swin):

@@ -33,7 +33,7 @@ def case(golden: Golden) -> Case:
         mode="deep" if deep else "shallow",
         kv_deep=given.get("kv_prompts_all_layers", True),
         share_kv=given.get("kv_shared", True),
-        project=given["project"] if given.get("project", -1) > -1 else None,
+        project=vpt.projected(golden),
         dropout=given.get("prompt_dropout", 0.0),
         masks=masks if masked else "none",
         segments=given["segments"] if "segment" in masked else 1,

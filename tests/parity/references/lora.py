@@ -9,7 +9,6 @@ from tests.parity.case import Case
 from tests.parity.golden import Golden
 from vitune.methods.lora import child_name
 
-
 # A layer of a block to its role; as children, Python's own words have a line behind them.
 LAYERS = {"attn.qkv": "attn.qkv", "attn.proj": "attn.out", "mlp.fc1": "mlp.in", "mlp.fc2": "mlp.out"}
 LAYER = r"(blocks\.\d+)\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"

@@ -24,6 +24,8 @@ def plain_names(golden: Golden) -> Golden:
         if group not in ("param", "grad"):
             tensors[name] = tensor
             continue
+        if depths and inner.startswith("enc.prompt_proj."):  # declared for a Swin, and never called
+            continue
         deep = re.fullmatch(r"enc\.(?:transformer\.)?(deep_)?prompt_embeddings(?:_(\d+))?", inner)
         if not deep:
             tensors[name] = tensor
@@ -43,7 +45,7 @@ def case(golden: Golden) -> Case:
         prompts=given["num_prompts"],
         mode="deep" if deep else "shallow",
         layers=layers if layers < golden.backbone.get("depth", 0) and deep else 0,
-        project=given["project"] if given.get("project", -1) > -1 else None,
+        project=projected(golden),
         dropout=given.get("prompt_dropout", 0.0),
         pool_prompts=pools_prompts(golden),
         # There the reference mixes a batch's images where prompts meet several windows.
@@ -58,6 +60,12 @@ def biases(golden: Golden) -> list[vitune.Method]:
     further = (name for name in golden.group("grad") if name.endswith(".bias"))
     found = any(not name.startswith("head.") and "prompt" not in name for name in further)
     return [vitune.BitFit(rule="names")] if found else []
+
+
+def projected(golden: Golden) -> int | None:
+    """Width of the prompts in front of the projection."""
+    width, swin = golden.hyperparameters.get("project", -1), golden.backbone.get("family") == "swin"
+    return None if swin or width == -1 else width
 
 
 def prompted(golden: Golden, *, deep: bool) -> int:
@@ -89,7 +97,8 @@ def rules(golden: Golden, key: str, *, deep: bool) -> list[tuple[str, str]]:
         ]
     points = vit_points(golden, deep=deep)
     found = [
-        (rf"prompts\.{i}", f"blocks.{i}.vitune.points.{point}.{key}.prompts") for i, point in enumerate(points)
+        (rf"prompts\.{i}", f"blocks.{i}.vitune.points.{point}.{key}.prompts")
+        for i, point in enumerate(points)
     ]
     project = rf"blocks.0.vitune.points.{points[0]}.{key}.project.\1"
     return [*found, (r"enc\.(?:transformer\.)?prompt_proj\.(\w+)", project)]

@@ -46,8 +46,8 @@ class VPT(Method):
         share: With `deep`, one set of prompts for all blocks.
         project: Width r of the prompts, which one shared linear layer maps to the backbone's; None: no layer.
         dropout: Probability, on the prompts of each image; None: the released runs' 0.1 with `deep`, 0 with `shallow`.
-        pool_prompts: Where patches are averaged, whether the prompts that leave the last block are averaged with them, as
-            the released code does for MAE; in a Swin they always are.
+        pool_prompts: Where patches are averaged, whether the prompts of the last block are averaged with them, as the
+            released code does for MAE; in a Swin they always are.
         mix_windows: In a Swin, prompts that go on get into the windows in the order of the released code, which mixes
             those of a batch's images: only to reproduce what it computes.
     """
@@ -82,7 +82,9 @@ class VPT(Method):
             setting = "layers" if self.layers else "share"
             raise ConfigError(f"vpt: {setting} belongs to mode=deep; shallow prompts are those of one block.")
         if self.pool_prompts and self.layers and not self.evolve:
-            raise ConfigError("vpt: pool_prompts needs prompts in the last block, and evolve=false drops them before.")
+            raise ConfigError(
+                "vpt: pool_prompts needs prompts in the last block, and evolve=false drops them before."
+            )
 
     @property
     def rate(self) -> float:
@@ -245,9 +247,7 @@ def _through(
             f"{anatomy.family} backbone; use mode=deep for all blocks."
         )
     last, prefix = anatomy.blocks[-1], anatomy.num_prefix_tokens
-    steps: list[Step] = [
-        AttachAtPoint(f"blocks.{first.index}.around", first.path, "around", name, make)
-    ]
+    steps: list[Step] = [AttachAtPoint(f"blocks.{first.index}.around", first.path, "around", name, make)]
     if not pooled:
         leave = partial(Leave, prompts, prefix)
         steps.append(AttachAtPoint(f"blocks.{last.index}.output", last.path, "output", name, leave))
