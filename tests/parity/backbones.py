@@ -142,6 +142,8 @@ def observed(anatomy: Anatomy) -> dict[str, str]:
 
 def place(name: str, width: int, family: str = "vit") -> Place:
     """Where a reference keeps a weight of the plain backbone, in timm's names of today."""
+    # The usual LoRA library wraps the model and the layers that it changes.
+    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
     # KMnP/vpt has every backbone below `enc` and the classifier beside it.
     name = name.removeprefix("enc.").replace("head.last_layer.", "head.")
     if family == "swin":

@@ -68,7 +68,13 @@ def wrapped(name: str, tensor: Tensor) -> Parts:
     return {name.replace("head.", "head.last_layer.") if name.startswith("head.") else f"enc.{name}": tensor}
 
 
-NAMES = {"timm": timm, "official": official, "vpt": vpt, "wrapped": wrapped}
+def peft(name: str, tensor: Tensor) -> Parts:
+    """The usual LoRA library: the layers that it wraps keep their weights below `base_layer`."""
+    name = re.sub(r"\.(qkv|proj|fc1|fc2)\.(weight|bias)$", r".\1.base_layer.\2", name)
+    return {f"base_model.model.{name}": tensor}
+
+
+NAMES = {"peft": peft, "timm": timm, "official": official, "vpt": vpt, "wrapped": wrapped}
 
 
 def write(

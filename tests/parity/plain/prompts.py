@@ -24,7 +24,7 @@ class Prompted(Backbone):
     def trains(self, name: str) -> bool:
         if "mask" in name:
             return self.options.get("masks_trainable", False)
-        return super().trains(name) or (bool(self.options.get("biases")) and name.endswith(".bias"))
+        return super().trains(name) or (bool(self.options.get("biases")) and "bias" in name)
 
     def masks(self) -> Shapes:
         """Of the masks that there are: of `options["masked"]`."""

@@ -38,7 +38,9 @@ def _factor(name: str) -> tuple[str, str] | None:
         return f"attn.{found[2]}", f"{found[1]}.qkv.vitune.lora.{found[2]}.{found[3]}"
     if found := re.fullmatch(r"(blocks\.\d+\.attn)\.LoRA_([ab])\.weight", name):
         return "attn.qkv", f"{found[1]}.qkv.vitune.lora.qkv.{SIDES[found[2]]}"
-    if found := re.fullmatch(LAYER + r"\.lora_([AB])(?:\.default)?(?:\.weight)?", name):
+    if found := re.fullmatch(
+        r"(?:base_model\.model\.)?" + LAYER + r"\.lora_([AB])(?:\.default)?(?:\.weight)?", name
+    ):
         role = LAYERS[found[2]]
         child = child_name(role)
         return role, f"{found[1]}.{found[2]}.vitune.lora.{child}.{SIDES[found[3]]}"
