@@ -133,8 +133,11 @@ def verdict(
             allowed[name] = max(ABSOLUTE, RELATIVE * largest) if name.startswith("aux/") else ABSOLUTE
     beyond = [name for name in far if not far[name] <= allowed[name]]
     if beyond and rounding and all(far[name] <= NEAR * allowed[name] for name in beyond):
-        moved = rounding()
-        allowed |= {name: allowed[name] + ROUNDINGS * moved[name] for name in beyond}
+        try:
+            moved = rounding()
+        except RuntimeError:  # what does not run in float64 has no excuse
+            moved = {}
+        allowed |= {name: allowed[name] + ROUNDINGS * moved.get(name, 0.0) for name in beyond}
     uncompared = sorted(golden.tensors.keys() - far.keys() - used)
     uncompared += sorted(f"ours: {name}" for name in ours_alone)
     fits = all(far[name] <= allowed[name] for name in far)

@@ -178,6 +178,8 @@ for name, options in {
 }.items():
     add(f"ssf as_mlp {name}", ssf.SsfAsMlp(AS_MLP | options), "ssf")
 add("linear as_mlp", maps.AsMlp(AS_MLP), "linear")
+add("full as_mlp", maps.FullAsMlp(AS_MLP | {"as_bias": False}), "full")
+add("full convnext", maps.FullConvNeXt(CONVNEXT), "full")
 
 for mode in ("sct_attn", "sct_mlp", "sct_qkv"):
     options = SCT | {"mode": mode}

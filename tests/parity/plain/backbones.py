@@ -107,6 +107,13 @@ class Backbone:
         return self.step("proj", where, self.linear(f"{where}.attn.proj", y))
 
 
+class Full(Backbone):
+    """Everything trains."""
+
+    def trains(self, name: str) -> bool:
+        return True
+
+
 def transformer_block(where: str, width: int, given: dict[str, Any]) -> Shapes:
     hidden = int(width * given["mlp_ratio"])
     return {

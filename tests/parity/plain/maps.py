@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.parity.plain.backbones import Hierarchy, Shapes, affine, layer
+from tests.parity.plain.backbones import Full, Hierarchy, Shapes, affine, layer
 
 
 class ConvNeXt(Hierarchy):
@@ -136,3 +136,11 @@ class AsMlp(Hierarchy):
         x = self.step("norm", "", self.group("norm", x))
         self.aux = {"features": x.mean((2, 3))}
         return self.linear("head", self.aux["features"])
+
+
+class FullConvNeXt(Full, ConvNeXt):
+    """Full fine-tuning."""
+
+
+class FullAsMlp(Full, AsMlp):
+    """Full fine-tuning."""

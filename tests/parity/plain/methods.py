@@ -8,14 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tests.parity.plain.backbones import Backbone, Shapes, Swin, ViT, affine, layer
-
-
-class Full(Backbone):
-    """Everything trains."""
-
-    def trains(self, name: str) -> bool:
-        return True
+from tests.parity.plain.backbones import Backbone, Full, Shapes, Swin, ViT, affine, layer
 
 
 class BitFit(Backbone):
