@@ -14,6 +14,9 @@ from tests.parity.case import Case, substitution
 from tests.parity.golden import Golden
 from tests.parity.harness import compare
 
+# How an average of MAE over the patches alone may be told from that over prompts and patches.
+PATCHES_ONLY = (" img_pool", "patch tokens only", "patches only")
+
 
 def plain_names(golden: Golden) -> Golden:
     """The golden with prompts by block: `prompts.I` (p, D)."""
@@ -75,8 +78,9 @@ def prompted(golden: Golden, *, deep: bool) -> int:
 
 def pools_prompts(golden: Golden) -> bool:
     """Whether the average at the end of a ViT includes prompts, as MAE's does but where it is said otherwise."""
-    said = " ".join(str(golden.backbone.get(key, "")) for key in ("pool", "pooling", "global_pool")).lower()
-    of_patches = any(words in said for words in ("img_pool", "patch tokens only", "patches only"))
+    given = {**golden.backbone, **golden.hyperparameters}
+    said = " ".join(str(value) for key, value in given.items() if "pool" in key).lower()
+    of_patches = any(words in f" {said}" for words in PATCHES_ONLY)
     return golden.backbone.get("family", "vit") == "vit" and averages(golden.backbone) and not of_patches
 
 
