@@ -30,6 +30,19 @@ _SWIN = (
     "num_classes",
 )
 
+# The ViT of KMnP/vpt, in the names that `place` knows further.
+_KMNP = {
+    r"embeddings\.cls_token": "cls_token",
+    r"embeddings\.position_embeddings": "pos_embed",
+    r"embeddings\.patch_embeddings\.(\w+)": r"patch_embed.proj.\1",
+    r"encoder\.encoder_norm\.(\w+)": r"norm.\1",
+    r"encoder\.layer\.(\d+)\.attention_norm\.(\w+)": r"blocks.\1.norm1.\2",
+    r"encoder\.layer\.(\d+)\.ffn_norm\.(\w+)": r"blocks.\1.norm2.\2",
+    r"encoder\.layer\.(\d+)\.attn\.([qkv])(?:uery|ey|alue)\.(\w+)": r"blocks.\1.attn.\2_proj.\3",
+    r"encoder\.layer\.(\d+)\.attn\.out\.(\w+)": r"blocks.\1.attn.proj.\2",
+    r"encoder\.layer\.(\d+)\.ffn\.(fc[12])\.(\w+)": r"blocks.\1.mlp.\2.\3",
+}
+
 _AS_MLP = (
     "img_size",
     "patch_size",
@@ -61,13 +74,18 @@ def build(backbone: dict[str, Any]) -> nn.Module:
 
 
 def _vit(backbone: dict[str, Any]) -> nn.Module:
-    options = {key: backbone[key] for key in _SAME}
+    options = {key: backbone[key] for key in _SAME if key in backbone}
     options |= {key: backbone[key] for key in _OPTIONAL if key in backbone}
     if "input_hw" in backbone:  # rectangular images
         options["img_size"] = tuple(backbone["input_hw"])
-    pool = backbone.get("global_pool", backbone.get("pool", "token"))
-    options["global_pool"] = "avg" if pool.startswith(("avg", "average", "mean")) else "token"
-    return VisionTransformer(**options, norm_layer=partial(LayerNorm, eps=backbone["norm_eps"]))
+    options["global_pool"] = "avg" if averages(backbone) else "token"
+    return VisionTransformer(**options, norm_layer=partial(LayerNorm, eps=backbone.get("norm_eps", 1e-6)))
+
+
+def averages(backbone: dict[str, Any]) -> bool:
+    """Whether the tokens of a ViT are averaged; goldens say it in words, under several names."""
+    said = " ".join(str(backbone.get(key, "")) for key in ("global_pool", "pool", "pooling")).lower()
+    return any(word in said for word in ("avg", "average", "mean", "gap"))
 
 
 def _swin(backbone: dict[str, Any]) -> nn.Module:
@@ -76,7 +94,10 @@ def _swin(backbone: dict[str, Any]) -> nn.Module:
     if backbone.get("ape"):
         raise ValueError("Swin with an absolute position embedding is not known here")
     norm: Any = partial(LayerNorm, eps=backbone.get("norm_eps", 1e-5))
-    return SwinTransformer(**options, norm_layer=norm)
+    model = SwinTransformer(**options, norm_layer=norm)
+    if not backbone.get("patch_norm", True):
+        model.patch_embed.norm = nn.Identity()
+    return model
 
 
 def _convnext(backbone: dict[str, Any]) -> nn.Module:
@@ -121,6 +142,10 @@ def observed(anatomy: Anatomy) -> dict[str, str]:
 
 def place(name: str, width: int, family: str = "vit") -> Place:
     """Where a reference keeps a weight of the plain backbone, in timm's names of today."""
+    # The usual LoRA library wraps the model and the layers that it changes.
+    name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    # KMnP/vpt has every backbone below `enc` and the classifier beside it.
+    name = name.removeprefix("enc.").replace("head.last_layer.", "head.")
     if family == "swin":
         return Place(_swin_name(name))
     if family == "convnext":
@@ -128,6 +153,12 @@ def place(name: str, width: int, family: str = "vit") -> Place:
         name = re.sub(r"^stem\.(proj|norm)\.", lambda m: f"stem.{['proj', 'norm'].index(m[1])}.", name)
         between = r"^(stages\.\d+\.downsample)\.(norm|proj)\."
         return Place(re.sub(between, lambda m: f"{m[1]}.{['norm', 'proj'].index(m[2])}.", name))
+    if name.startswith("transformer."):
+        name = name.removeprefix("transformer.")
+        matching = (
+            re.sub(pattern, new, name) for pattern, new in _KMNP.items() if re.fullmatch(pattern, name)
+        )
+        name = next(matching, name)
     separate = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", name)
     if separate:
         start = "qkv".index(separate[2]) * width
@@ -138,6 +169,5 @@ def place(name: str, width: int, family: str = "vit") -> Place:
 
 def _swin_name(name: str) -> str:
     """Downsampling belongs to the stage behind it; the references keep it in the one before."""
-    name = name.removeprefix("enc.").replace("head.last_layer.", "head.")
     name = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name)
     return re.sub(r"^head\.", "head.fc.", name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -23,16 +23,18 @@ class Case:
     """How a golden of kind `model` is run.
 
     Attributes:
-        method: The method.
+        method: The method, or several.
         name: From a reference's name of a new tensor to ours; None: not a new tensor.
         inputs: Further tensors of the golden that are put into the model, by their name there: our state-dict name.
         aux: Further tensors to compare, made from the tuned model and the golden's tensors after the backward pass.
+        idle: Names of ours that the reference does not have, and that change nothing as they start.
     """
 
-    method: Method
+    method: Method | Sequence[Method]
     name: Names
     inputs: Mapping[str, str] = field(default_factory=dict)
     aux: Aux = _no_aux
+    idle: Collection[str] = ()
 
 
 def none_new(name: str) -> str | None:

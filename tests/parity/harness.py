@@ -1,8 +1,11 @@
 """Check one golden file: fill a tuned model with its tensors, run it, compare everything.
 
-Logits, loss and intermediate tensors within 1e-5 absolute; gradients within 1e-4 of the tensor's largest value plus
-1e-6. A file is ok when every tensor was compared or served as an input, every trained tensor of ours was compared and
-every weight of ours was filled.
+Logits and loss within 1e-5 absolute; intermediate tensors too, or within 1e-6 of their largest value where that is
+more, since float32 keeps seven digits; gradients within 1e-4 of the tensor's largest value plus 1e-6. A model may be so
+steep (an update scaled by 10 in front of a softmax) that rounding alone moves it by more: where a tensor is up to ten
+times beyond its tolerance, three times the distance between ours in float32 and in float64 is added to the tolerance.
+A file is ok when every tensor was compared or served as an input, every trained tensor of ours was compared and
+every weight of ours was filled. Of one that is not, the line says which metadata nothing here has read.
 """
 
 from __future__ import annotations
@@ -13,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import vitune
@@ -23,8 +25,9 @@ from tests.parity.case import Case
 from tests.parity.golden import Golden, read
 from vitune.surgery import LeaveOut
 
-ABSOLUTE = 1e-5
+ABSOLUTE, RELATIVE = 1e-5, 1e-6
 GRAD_RELATIVE, GRAD_ABSOLUTE = 1e-4, 1e-6
+NEAR, ROUNDINGS = 10, 3
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -38,10 +41,12 @@ def check(path: Path) -> dict[str, Any]:
         if golden.kind not in {"model", *kinds}:
             raise ValueError(f"nothing is known about kind '{golden.kind}' of method '{golden.method}'")
         compared = kinds[golden.kind](golden) if golden.kind in kinds else compare(golden, reference.case)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever a file holds, the next one is checked
         compared = {"logits_max_abs": None, "loss_abs": None, "grad_excess": None, "compared": 0}
         compared |= {"uncompared": sorted(golden.tensors), "ok": False}
-        failed = {"error": str(error)}
+        failed = {"error": str(error) or type(error).__name__}
+    if not compared["ok"] and (unasked := golden.unasked()):
+        failed["metadata_not_read"] = unasked
     about = {"file": str(path), "kind": golden.kind, "method": golden.method, "case": golden.case}
     return about | compared | failed
 
@@ -61,29 +66,44 @@ def compare(golden: Golden, case_of: Callable[[Golden], Case]) -> dict[str, Any]
     used = {"input", "labels", *(f"param/{name}" for name in places), *case.inputs}
     further = {name: golden.tensors[name] for name in case.inputs}
     places |= {name: Place(where) for name, where in case.inputs.items()}
-    resting = {step.path for step in tuned._steps if isinstance(step, LeaveOut)}
-    unfilled = fill(tuned.model, golden.group("param") | further, places) - resting
-    aux, logits = run(tuned, golden.tensors["input"])
-    loss = nn.functional.cross_entropy(logits, golden.tensors["labels"])
-    loss.backward()
-    aux |= case.aux(tuned, golden.tensors)
-
-    ours = {"logits": logits, "loss": loss} | {f"aux/{name}": tensor for name, tensor in aux.items()}
+    unfilled = fill(tuned.model, golden.group("param") | further, places) - set(case.idle)
+    unfilled -= {step.path for step in tuned._steps if isinstance(step, LeaveOut)}
     trained = tuned.trainable()
-    missing = set(trained)
-    for name in golden.group("grad"):
-        where = our_place(name)
-        gradient = trained[where.name].grad if where.name in trained else None
-        if gradient is not None:
-            missing.discard(where.name)
-            ours[f"grad/{name}"] = where.of(gradient)
-    absent = {"logits", "loss"} - golden.tensors.keys()
-    result = verdict(golden, ours, used, missing | unfilled | absent)
+    gradients = {name: our_place(name) for name in golden.group("grad")}
+    gradients = {name: where for name, where in gradients.items() if where.name in trained}
+
+    def outputs(images: Tensor) -> dict[str, Tensor]:
+        aux, logits = run(tuned, images)
+        loss = nn.functional.cross_entropy(logits, golden.tensors["labels"])
+        tuned.model.zero_grad()
+        loss.backward()
+        aux |= case.aux(tuned, golden.tensors)
+        found = {"logits": logits, "loss": loss} | {f"aux/{name}": tensor for name, tensor in aux.items()}
+        for name, where in gradients.items():
+            if (gradient := tuned.trainable()[where.name].grad) is not None:
+                found[f"grad/{name}"] = where.of(gradient)
+        return {name: found[name].detach().clone() for name in found.keys() & golden.tensors.keys()}
+
+    ours = outputs(golden.tensors["input"])
+
+    def rounding() -> dict[str, float]:
+        tuned.model.double()
+        exact = outputs(golden.tensors["input"].double())
+        return {name: distance(ours[name], tensor) for name, tensor in exact.items()}
+
+    compared = {where.name for name, where in gradients.items() if f"grad/{name}" in ours}
+    absent = {"logits", "loss"} - ours.keys()
+    alone = (trained.keys() - compared - set(case.idle)) | unfilled | absent
+    result = verdict(golden, ours, used, alone, rounding)
     return result | {"ok": result["ok"] and result["grad_excess"] is not None}
 
 
 def verdict(
-    golden: Golden, ours: Mapping[str, Tensor | None], used: set[str], ours_alone: Collection[str] = ()
+    golden: Golden,
+    ours: Mapping[str, Tensor | None],
+    used: set[str],
+    ours_alone: Collection[str] = (),
+    rounding: Callable[[], Mapping[str, float]] | None = None,
 ) -> dict[str, Any]:
     """Compare tensors of ours with those of a golden, whatever its kind.
 
@@ -93,33 +113,48 @@ def verdict(
             and booleans must be equal; what has `grad` in the first part of its name has the tolerance of gradients.
         used: Names in the golden that served as inputs.
         ours_alone: Names of ours that the golden did not fill or does not have.
+        rounding: Gives by how much rounding moves tensors of ours; asked where a few are just beyond the tolerance.
     """
-    worst: dict[str, float] = {}
-    excess: dict[str, float] = {}
+    far: dict[str, float] = {}
+    allowed: dict[str, float] = {}
     for name in golden.tensors.keys() & ours.keys():
         reference, tensor = golden.tensors[name], ours[name]
         if tensor is None:
             continue
         if not reference.is_floating_point():
             same = tensor.shape == reference.shape and bool((tensor.long() == reference.long()).all())
-            worst[name] = 0.0 if same else float("inf")
-        elif name.startswith(("grad", "aux/grad")):
-            allowed = GRAD_RELATIVE * reference.abs().max().item() + GRAD_ABSOLUTE
-            excess[name] = distance(tensor, reference) - allowed
+            far[name], allowed[name] = 0.0 if same else float("inf"), 0.0
+            continue
+        far[name] = distance(tensor, reference)
+        largest = reference.abs().max().item() if reference.numel() else 0.0
+        if is_gradient(name):
+            allowed[name] = GRAD_RELATIVE * largest + GRAD_ABSOLUTE
         else:
-            worst[name] = distance(tensor, reference)
-    compared = worst.keys() | excess.keys()
-    uncompared = sorted(golden.tensors.keys() - compared - used)
+            allowed[name] = max(ABSOLUTE, RELATIVE * largest) if name.startswith("aux/") else ABSOLUTE
+    beyond = [name for name in far if not far[name] <= allowed[name]]
+    if beyond and rounding and all(far[name] <= NEAR * allowed[name] for name in beyond):
+        try:
+            moved = rounding()
+        except RuntimeError:  # what does not run in float64 has no excuse
+            moved = {}
+        allowed |= {name: allowed[name] + ROUNDINGS * moved.get(name, 0.0) for name in beyond}
+    uncompared = sorted(golden.tensors.keys() - far.keys() - used)
     uncompared += sorted(f"ours: {name}" for name in ours_alone)
-    fits = all(value <= ABSOLUTE for value in worst.values()) and all(value <= 0 for value in excess.values())
+    fits = all(far[name] <= allowed[name] for name in far)
+    excess = [far[name] - allowed[name] for name in far if is_gradient(name)]
     return {
-        "logits_max_abs": worst.get("logits"),
-        "loss_abs": worst.get("loss"),
-        "grad_excess": max(excess.values(), default=None),
-        "compared": len(compared),
+        "logits_max_abs": far.get("logits"),
+        "loss_abs": far.get("loss"),
+        "grad_excess": max(excess, default=None),
+        "compared": len(far),
         "uncompared": uncompared,
-        "ok": fits and bool(compared) and not uncompared,
+        "ok": fits and bool(far) and not uncompared,
     }
+
+
+def is_gradient(name: str) -> bool:
+    """Whether a tensor of a golden has the tolerance of gradients."""
+    return name.startswith(("grad", "aux/grad"))
 
 
 def distance(ours: Tensor, reference: Tensor) -> float:

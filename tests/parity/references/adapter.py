@@ -31,6 +31,8 @@ def case(golden: Golden) -> Case:
         substitution(
             (r"(blocks\.\d+)\.adapter_(down|up)sample_attn\.(weight|bias)", after_attention + r".\2.\3"),
             (r"(blocks\.\d+)\.attn\.adapter_(down|up)sample\.(weight|bias)", after_attention + r".\2.\3"),
+            (r"(blocks\.\d+)\.adapter_attn\.adapter_(down|up)\.(weight|bias)", after_attention + r".\2.\3"),
+            (r"(blocks\.\d+)\.adapter(?:_mlp)?\.adapter_(down|up)\.(weight|bias)", after_mlp + r".\2.\3"),
             (r"(blocks\.\d+)\.adapter_(down|up)sample(?:_mlp)?\.(weight|bias)", after_mlp + r".\2.\3"),
         ),
     )

@@ -8,4 +8,4 @@ from tests.parity.golden import Golden
 
 
 def case(golden: Golden) -> Case:
-    return Case(vitune.BitFit(), none_new)
+    return Case(vitune.BitFit(rule="names"), none_new)

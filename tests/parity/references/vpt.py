@@ -9,31 +9,17 @@ from typing import Any
 from torch import Tensor
 
 import vitune
+from tests.parity.backbones import averages
 from tests.parity.case import Case, substitution
 from tests.parity.golden import Golden
 from tests.parity.harness import compare
 
-# The reference's own ViT, in the names that `tests.parity.backbones` knows.
-VIT = (
-    (r"enc\.transformer\.embeddings\.cls_token", "cls_token"),
-    (r"enc\.transformer\.embeddings\.position_embeddings", "pos_embed"),
-    (r"enc\.transformer\.embeddings\.patch_embeddings\.(\w+)", r"patch_embed.proj.\1"),
-    (r"enc\.transformer\.encoder\.encoder_norm\.(\w+)", r"norm.\1"),
-    (r"enc\.transformer\.encoder\.layer\.(\d+)\.attention_norm\.(\w+)", r"blocks.\1.norm1.\2"),
-    (r"enc\.transformer\.encoder\.layer\.(\d+)\.ffn_norm\.(\w+)", r"blocks.\1.norm2.\2"),
-    (
-        r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.([qkv])(?:uery|ey|alue)\.(\w+)",
-        r"blocks.\1.attn.\2_proj.\3",
-    ),
-    (r"enc\.transformer\.encoder\.layer\.(\d+)\.attn\.out\.(\w+)", r"blocks.\1.attn.proj.\2"),
-    (r"enc\.transformer\.encoder\.layer\.(\d+)\.ffn\.(fc[12])\.(\w+)", r"blocks.\1.mlp.\2.\3"),
-    (r"head\.last_layer\.(\w+)", r"head.\1"),
-)
+# How an average of MAE over the patches alone may be told from that over prompts and patches.
+PATCHES_ONLY = (" img_pool", "patch tokens only", "patches only")
 
 
 def plain_names(golden: Golden) -> Golden:
-    """The golden with the names of the plain backbone, and prompts by block: `prompts.I` (p, D)."""
-    rename = substitution(*VIT)
+    """The golden with prompts by block: `prompts.I` (p, D)."""
     depths = golden.backbone.get("depths", [])
     tensors: dict[str, Tensor] = {}
     for name, tensor in golden.tensors.items():
@@ -41,9 +27,11 @@ def plain_names(golden: Golden) -> Golden:
         if group not in ("param", "grad"):
             tensors[name] = tensor
             continue
+        if depths and inner.startswith("enc.prompt_proj."):  # declared for a Swin, and never called
+            continue
         deep = re.fullmatch(r"enc\.(?:transformer\.)?(deep_)?prompt_embeddings(?:_(\d+))?", inner)
         if not deep:
-            tensors[f"{group}/{rename(inner) or inner}"] = tensor
+            tensors[name] = tensor
             continue
         # The first block's prompts are a parameter of their own; later stages of a Swin have one each.
         first = 0 if deep[1] is None else 1 if deep[2] in (None, "0") else sum(depths[: int(deep[2])])
@@ -53,16 +41,47 @@ def plain_names(golden: Golden) -> Golden:
 
 
 def case(golden: Golden) -> Case:
-    hyperparameters = golden.hyperparameters
+    given = golden.hyperparameters
+    deep = given["deep"]
+    layers = prompted(golden, deep=deep)
     method = vitune.VPT(
-        prompts=hyperparameters["num_prompts"],
-        mode="deep" if hyperparameters["deep"] else "shallow",
-        project=hyperparameters["project"] if hyperparameters.get("project", -1) > -1 else None,
-        dropout=hyperparameters.get("prompt_dropout", 0.0),
+        prompts=given["num_prompts"],
+        mode="deep" if deep else "shallow",
+        layers=layers if layers < golden.backbone.get("depth", 0) and deep else 0,
+        project=projected(golden),
+        dropout=given.get("prompt_dropout", 0.0),
+        pool_prompts=pools_prompts(golden),
         # There the reference mixes a batch's images where prompts meet several windows.
         mix_windows=golden.backbone.get("family") == "swin",
     )
-    return Case(method, substitution(*rules(golden, "vpt", deep=hyperparameters["deep"])))
+    methods = [method, *biases(golden)]
+    return Case(methods, substitution(*rules(golden, "vpt", deep=deep)))
+
+
+def biases(golden: Golden) -> list[vitune.Method]:
+    """Of the variant in which the biases of the backbone train beside the prompts."""
+    further = (name for name in golden.group("grad") if name.endswith(".bias"))
+    found = any(not name.startswith("head.") and "prompt" not in name for name in further)
+    return [vitune.BitFit(rule="names")] if found else []
+
+
+def projected(golden: Golden) -> int | None:
+    """Width of the prompts in front of the projection."""
+    width, swin = golden.hyperparameters.get("project", -1), golden.backbone.get("family") == "swin"
+    return None if swin or width == -1 else width
+
+
+def prompted(golden: Golden, *, deep: bool) -> int:
+    """How many of the first blocks of a ViT have prompts of their own."""
+    return len({name for name in golden.group("param") if name.startswith("prompts.")}) if deep else 1
+
+
+def pools_prompts(golden: Golden) -> bool:
+    """Whether the average at the end of a ViT includes prompts, as MAE's does but where it is said otherwise."""
+    given = {**golden.backbone, **golden.hyperparameters}
+    said = " ".join(str(value) for key, value in given.items() if "pool" in key).lower()
+    of_patches = any(words in f" {said}" for words in PATCHES_ONLY)
+    return golden.backbone.get("family", "vit") == "vit" and averages(golden.backbone) and not of_patches
 
 
 def rules(golden: Golden, key: str, *, deep: bool) -> list[tuple[str, str]]:
@@ -80,11 +99,20 @@ def rules(golden: Golden, key: str, *, deep: bool) -> list[tuple[str, str]]:
             )
             for i, path in enumerate(places)
         ]
-    point = "context" if deep else "around"
-    return [
-        (r"prompts\.(\d+)", rf"blocks.\1.vitune.points.{point}.{key}.prompts"),
-        (r"enc\.transformer\.prompt_proj\.(\w+)", rf"blocks.0.vitune.points.{point}.{key}.project.\1"),
+    points = vit_points(golden, deep=deep)
+    found = [
+        (rf"prompts\.{i}", f"blocks.{i}.vitune.points.{point}.{key}.prompts")
+        for i, point in enumerate(points)
     ]
+    project = rf"blocks.0.vitune.points.{points[0]}.{key}.project.\1"
+    return [*found, (r"enc\.(?:transformer\.)?prompt_proj\.(\w+)", project)]
+
+
+def vit_points(golden: Golden, *, deep: bool) -> list[str]:
+    """By prompted block of a ViT: prompts that go on stand around it, the others are gone after its attention."""
+    count = max(prompted(golden, deep=deep), 1)
+    goes_on = count < golden.backbone["depth"] or not deep or pools_prompts(golden)
+    return ["context"] * (count - 1) + ["around" if goes_on else "context"]
 
 
 def swin_blocks(golden: Golden) -> list[str]:

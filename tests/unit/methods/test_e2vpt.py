@@ -283,6 +283,10 @@ def test_out_of_range(settings, message):
 def test_what_it_cannot_do_is_refused():
     with pytest.raises(UnsupportedBackboneError, match="segments=5 does not divide the width 32"):
         vitune.apply(backbone("plain"), vitune.E2VPT(segments=5))
+    with pytest.raises(
+        UnsupportedBackboneError, match="e2vpt: pool_prompts belongs to a timm ViT that averages"
+    ):
+        vitune.apply(backbone("plain"), vitune.E2VPT(pool_prompts=True))
     with pytest.raises(UnsupportedBackboneError, match="project is not defined for a Swin"):
         vitune.apply(backbone("swin"), vitune.E2VPT(project=4))
     with pytest.raises(UnsupportedBackboneError, match="takes no further keys and values; with kv_prompts=0"):

@@ -115,7 +115,7 @@ def test_text_that_is_no_method(text):
         ("lora(=4)", "lora: cannot read the setting '=4'; write name=value."),
         ("lora(rnak=4)", "lora: no setting 'rnak'. Did you mean 'rank'?"),
         ("ssf(rank=4)", "ssf: no setting 'rank'. Known: downsample, init_std, roles."),
-        ("bitfit(rank=4)", "bitfit: no setting 'rank'. None is known."),
+        ("linear(rank=4)", "linear: no setting 'rank'. None is known."),
         ("lora(rank=4,rank=5)", "lora: the setting 'rank' is given twice."),
         ("lora(rank=four)", "lora: rank must be a whole number, not 'four'."),
         ("lora(rank=4.5)", "lora: rank must be a whole number, not '4.5'."),

@@ -135,6 +135,15 @@ def test_a_backbone_without_any_bias_is_refused_by_bitfit():
         vitune.apply(model, vitune.BitFit())
 
 
+def test_bitfit_by_names_trains_position_tables_too():
+    rules = (vitune.BitFit(), vitune.BitFit(rule="names"))
+    by_layer, by_name = (set(vitune.apply(backbone("swin"), rule).trainable()) for rule in rules)
+    assert by_layer < by_name
+    assert {name.rpartition(".")[2] for name in by_name - by_layer} == {"relative_position_bias_table"}
+    by_layer, by_name = (set(vitune.apply(backbone("plain"), rule).trainable()) for rule in rules)
+    assert by_layer == by_name
+
+
 def test_only_identity_starts_call_themselves_so():
     assert not vitune.SSF().starts_at_identity
     assert vitune.SSF(init_std=0).starts_at_identity

@@ -34,9 +34,9 @@ def prompts_of(tuned: vitune.Tuned) -> list[Tensor]:
     return [module.prompts for module in tuned.model.modules() if isinstance(module, Prompts)]
 
 
-def literal(model: nn.Module, x: Tensor, prompts: list[Tensor], fresh: list[int], gone: int) -> Tensor:
+def literal(model: nn.Module, x: Tensor, prompts: list[Tensor], fresh: list[int], gone: int | None) -> Tensor:
     """Class scores with prompts written into the sequence: new ones in front of the blocks of `fresh`, and from block
-    `gone` on without any."""
+    `gone` on without any, or with them to the end."""
     x = model.norm_pre(model._pos_embed(model.patch_embed(x)))
     prefix, count, inside = model.num_prefix_tokens, 0, iter(prompts)
     for i, block in enumerate(model.blocks):
@@ -47,7 +47,8 @@ def literal(model: nn.Module, x: Tensor, prompts: list[Tensor], fresh: list[int]
             rows = next(inside).expand(len(x), -1, -1)
             x, count = torch.cat([x[:, :prefix], rows, x[:, prefix:]], dim=1), rows.shape[1]
         x = block(x)
-    x = torch.cat([x[:, :prefix], x[:, prefix + count :]], dim=1)
+    if gone is not None:
+        x = torch.cat([x[:, :prefix], x[:, prefix + count :]], dim=1)
     return model.forward_head(model.norm(x))
 
 
@@ -72,6 +73,41 @@ def test_prompts_are_what_they_would_be_in_the_sequence(settings, fresh, gone, p
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(tuned(x), literal(plain, x, prompts, fresh, gone), atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "fresh"),
+    [
+        ({}, [0, 1, 2]),
+        ({"mode": "shallow"}, [0]),
+        ({"layers": 2}, [0, 1]),
+        ({"layers": 1, "side": "last"}, [2]),
+    ],
+)
+def test_prompts_of_the_last_block_are_averaged_where_asked_for(settings, fresh):
+    options = {"global_pool": "avg", "class_token": True}
+    method = vitune.VPT(prompts=4, pool_prompts=True, **settings)
+    plain, tuned = small(**options), vitune.apply(small(**options), method, seed=1)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = literal(plain, x, prompts_of(tuned), fresh, gone=None)
+        torch.testing.assert_close(tuned(x), expected, atol=2e-6, rtol=1e-5)
+        final, maps = tuned.model.forward_intermediates(x, output_fmt="NLC")
+        assert {m.shape[1] for m in maps} == {4}
+        torch.testing.assert_close(tuned.model.forward_head(final), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_averaged_prompts_have_the_same_gradients_at_every_memory_level():
+    options = {"global_pool": "avg", "class_token": True}
+    found = {}
+    for level in ("stock", "lean"):
+        tuned = vitune.apply(small(**options), vitune.VPT(prompts=4, pool_prompts=True, dropout=0.0), seed=1)
+        x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        tuned.memory = level
+        tuned.model.train()
+        tuned(x).square().sum().backward()
+        found[level] = [prompts.grad for prompts in prompts_of(tuned)]
+    assert all(torch.equal(a, b) for a, b in zip(found["stock"], found["lean"], strict=True))
 
 
 @pytest.mark.parametrize("settings", [{"mode": "shallow"}, {"layers": 2}, {}], ids=str)
@@ -268,6 +304,19 @@ def test_swin_prompts_are_pooled_with_the_patches():
             "plain",
             UnsupportedBackboneError,
             "vpt: mix_windows belongs to the windows of a Swin, and this is a timm-vit backbone; leave it out.",
+        ),
+        (
+            {"pool_prompts": True},
+            "plain",
+            UnsupportedBackboneError,
+            "vpt: pool_prompts belongs to a timm ViT that averages its patches, and this is a timm-vit backbone with "
+            "pooling 'token'; leave it out.",
+        ),
+        (
+            {"pool_prompts": True, "layers": 2, "evolve": False},
+            "plain",
+            ConfigError,
+            "vpt: pool_prompts needs prompts in the last block, and evolve=false drops them before.",
         ),
         (
             {"mode": "shallow"},

@@ -28,8 +28,10 @@ from vitune.methods.e2vpt.storage import surviving, whole
 from vitune.methods.vpt.layers import Prompts, once_projection, uniform
 from vitune.methods.vpt.settings import (
     READS_BLOCKS,
+    Staying,
     patch_sides,
     prompt_steps,
+    require_average,
     require_windows,
     start_bound,
     swin_bound,
@@ -68,6 +70,7 @@ class E2VPT(Method):
         token_score: How a token is scored: `removal`, `segments` or `gradient`.
         rewind: For the second stage everything starts from its own start values (`init`) or from new ones (`reinit`).
         kv_start: Start of the key-value prompts: `kaiming`, `uniform` or `normal`.
+        pool_prompts: As for VPT: whether an average over patches includes the prompts of the last block.
         mix_windows: In a Swin, as for VPT: the released code's order of prompts in windows, an error.
     """
 
@@ -96,6 +99,7 @@ class E2VPT(Method):
     token_score: TokenScore = "removal"
     rewind: Literal["init", "reinit"] = "init"
     kv_start: KVStart = "kaiming"
+    pool_prompts: bool = False
     mix_windows: bool = False
 
     def __post_init__(self) -> None:
@@ -168,6 +172,8 @@ class E2VPT(Method):
         if anatomy.family == SWIN:
             return self._in_swin(anatomy, shallow)
         require_windows(anatomy, self.name, self.mix_windows)
+        if self.pool_prompts:
+            require_average(anatomy, self.name)
         chosen = anatomy.blocks[:1] if shallow else anatomy.blocks
         shape = (self.prompts, self.project or anatomy.width)
         make = MakeMaskedPrompts(
@@ -182,9 +188,10 @@ class E2VPT(Method):
             )
             if self.masks != "none"
             else None,
-            foldable=not shallow,
+            foldable=not (shallow or self.pool_prompts),
         )
-        return prompt_steps(anatomy, self.name, chosen, make, shallow, self.prompts)
+        staying = Staying(shallow or self.pool_prompts, self.pool_prompts)
+        return prompt_steps(anatomy, self.name, chosen, make, staying, self.prompts)
 
     def _in_swin(self, anatomy: Anatomy, shallow: bool) -> list[Step]:
         if self.project:

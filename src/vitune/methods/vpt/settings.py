@@ -46,6 +46,8 @@ class VPT(Method):
         share: With `deep`, one set of prompts for all blocks.
         project: Width r of the prompts, which one shared linear layer maps to the backbone's; None: no layer.
         dropout: Probability, on the prompts of each image; None: the released runs' 0.1 with `deep`, 0 with `shallow`.
+        pool_prompts: Where patches are averaged, whether the prompts of the last block are averaged with them, as the
+            released code does for MAE; in a Swin they always are.
         mix_windows: In a Swin, prompts that go on get into the windows in the order of the released code, which mixes
             those of a batch's images: only to reproduce what it computes.
     """
@@ -66,6 +68,7 @@ class VPT(Method):
     share: bool = False
     project: int | None = None
     dropout: float | None = None
+    pool_prompts: bool = False
     mix_windows: bool = False
 
     def __post_init__(self) -> None:
@@ -78,6 +81,10 @@ class VPT(Method):
         if self.mode == "shallow" and (self.layers or self.share):
             setting = "layers" if self.layers else "share"
             raise ConfigError(f"vpt: {setting} belongs to mode=deep; shallow prompts are those of one block.")
+        if self.pool_prompts and self.layers and not self.evolve:
+            raise ConfigError(
+                "vpt: pool_prompts needs prompts in the last block, and evolve=false drops them before."
+            )
 
     @property
     def rate(self) -> float:
@@ -100,6 +107,8 @@ class VPT(Method):
         if anatomy.family == SWIN:
             return self._in_swin(anatomy)
         require_windows(anatomy, self.name, self.mix_windows)
+        if self.pool_prompts:
+            require_average(anatomy, self.name)
         chosen, evolving = self._placement(anatomy)
         shape = (self.prompts, self.project or anatomy.width)
         bound = start_bound(anatomy, shape[1])
@@ -111,7 +120,8 @@ class VPT(Method):
             once_uniform(shape, bound, len(chosen)) if self.share else None,
             once_projection(self.project, anatomy.width, len(chosen)) if self.project else None,
         )
-        return prompt_steps(anatomy, self.name, chosen, make, evolving, self.prompts)
+        staying = Staying(evolving or self.pool_prompts, self.pool_prompts)
+        return prompt_steps(anatomy, self.name, chosen, make, staying, self.prompts)
 
     def _in_swin(self, anatomy: Anatomy) -> list[Step]:
         for setting, value in (("project", self.project), ("layers", self.layers), ("share", self.share)):
@@ -158,6 +168,19 @@ def require_windows(anatomy: Anatomy, name: str, mix_windows: bool) -> None:
         )
 
 
+def require_average(anatomy: Anatomy, name: str) -> None:
+    """Make sure that `pool_prompts` has an average to act on.
+
+    Raises:
+        UnsupportedBackboneError: If the patches are not averaged, or not in a way that further tokens join.
+    """
+    if anatomy.pooling != "avg" or anatomy.family != "timm-vit":
+        raise UnsupportedBackboneError(
+            f"{name}: pool_prompts belongs to a timm ViT that averages its patches, and this is a {anatomy.family} "
+            f"backbone with pooling '{anatomy.pooling}'; leave it out."
+        )
+
+
 def swin_bound(anatomy: Anatomy) -> float:
     """The bound in all stages of a Swin: that of the first one's width, as in the reference."""
     return start_bound(anatomy, anatomy.blocks[0].width)
@@ -175,8 +198,21 @@ def patch_sides(anatomy: Anatomy) -> tuple[int, int]:
     return anatomy.input_size[1] // anatomy.grid[0], anatomy.input_size[2] // anatomy.grid[1]
 
 
+@dataclass(frozen=True)
+class Staying:
+    """What becomes of the prompts of the last prompted block.
+
+    Attributes:
+        evolving: Whether they stay in the sequence through the blocks that follow.
+        pooled: Whether they stay behind the last block too.
+    """
+
+    evolving: bool
+    pooled: bool = False
+
+
 def prompt_steps(
-    anatomy: Anatomy, name: str, chosen: Sequence[Block], make: MakeLayer, evolving: bool, prompts: int
+    anatomy: Anatomy, name: str, chosen: Sequence[Block], make: MakeLayer, staying: Staying, prompts: int
 ) -> list[Step]:
     """Steps that give blocks their prompts.
 
@@ -185,36 +221,36 @@ def prompt_steps(
         name: Of the method.
         chosen: The prompted blocks.
         make: Makes the prompts of a block.
-        evolving: Whether those of the last prompted block stay in the sequence through the blocks that follow.
+        staying: What becomes of those of the last prompted block.
         prompts: Number p of prompts.
 
     Raises:
         UnsupportedBackboneError: If a block takes no further tokens.
     """
     require_context(anatomy, name, chosen)
-    kept = chosen[:-1] if evolving else chosen
+    kept = chosen[:-1] if staying.evolving else chosen
     steps: list[Step] = [
         AttachAtPoint(f"blocks.{b.index}.{CONTEXT}", b.path, CONTEXT, name, make) for b in kept
     ]
-    if evolving:
-        steps += _through(anatomy, name, chosen[-1], make, prompts)
+    if staying.evolving:
+        steps += _through(anatomy, name, chosen[-1], make, prompts, pooled=staying.pooled)
     return steps
 
 
-def _through(anatomy: Anatomy, name: str, first: Block, make: MakeLayer, prompts: int) -> list[Step]:
-    """Steps for prompts that enter the sequence in front of a block and leave it behind the last one."""
+def _through(
+    anatomy: Anatomy, name: str, first: Block, make: MakeLayer, prompts: int, *, pooled: bool
+) -> list[Step]:
+    """Steps for prompts that enter the sequence in front of a block and leave it behind the last one, if at all."""
     if anatomy.family not in ANY_LENGTH:
         raise UnsupportedBackboneError(
             f"{name}: prompts that pass through blocks would shift the positions of the patches in a "
             f"{anatomy.family} backbone; use mode=deep for all blocks."
         )
     last, prefix = anatomy.blocks[-1], anatomy.num_prefix_tokens
-    steps: list[Step] = [
-        AttachAtPoint(f"blocks.{first.index}.around", first.path, "around", name, make),
-        AttachAtPoint(
-            f"blocks.{last.index}.output", last.path, "output", name, partial(Leave, prompts, prefix)
-        ),
-    ]
+    steps: list[Step] = [AttachAtPoint(f"blocks.{first.index}.around", first.path, "around", name, make)]
+    if not pooled:
+        leave = partial(Leave, prompts, prefix)
+        steps.append(AttachAtPoint(f"blocks.{last.index}.output", last.path, "output", name, leave))
     if hasattr(anatomy.model, "forward_intermediates"):
-        steps.append(Attach("taps", "", CleanTaps, partial(Taps, prompts, prefix)))
+        steps.append(Attach("taps", "", CleanTaps, partial(Taps, prompts, prefix, pooled)))
     return steps

@@ -16,11 +16,12 @@ class Taps(nn.Module):
     Args:
         prompts: Number of prompts in the sequence.
         prefix: Tokens in front of them.
+        pooled: Whether they stay in the last tokens, for the pooling.
     """
 
-    def __init__(self, prompts: int, prefix: int) -> None:
+    def __init__(self, prompts: int, prefix: int, pooled: bool = False) -> None:
         super().__init__()
-        self.prompts, self.prefix = prompts, prefix
+        self.prompts, self.prefix, self.pooled = prompts, prefix, pooled
 
 
 class CleanTaps(Edit):
@@ -66,7 +67,7 @@ class CleanTaps(Edit):
 
         def final(value: Tensor) -> Tensor:
             # With `stop_early` the last block may not have run.
-            if value.shape[1] == taps.prefix + patches:
+            if taps.pooled or value.shape[1] == taps.prefix + patches:
                 return value
             return Leave(taps.prompts, taps.prefix)(value)
 
