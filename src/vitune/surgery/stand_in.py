@@ -27,7 +27,7 @@ class Below(Edit):
         return super(edit, edited).forward(*args, **kwargs)
 
 
-def stand_in(module: nn.Module, edit: type[Edit]) -> nn.Module:
+def stand_in(module: nn.Module, edit: type[Edit], *above: type[Edit]) -> nn.Module:
     """A layer that shares the parameters and buffers of a module and computes what lies below an edit.
 
     Keep it where PyTorch does not look for children, such as `vars(owner)`: it refers back to the module.
@@ -35,9 +35,10 @@ def stand_in(module: nn.Module, edit: type[Edit]) -> nn.Module:
     Args:
         module: The module; called only once the edit is attached.
         edit: The edit that will own the stand-in.
+        above: Edits of the stand-in itself, outermost first; they find what they need in its `__dict__`.
     """
     base, _ = parts_of(module)
-    cls = _edited_class(base, (Below,))
+    cls = _edited_class(base, (*above, Below))
     twin = cls.__new__(cls)
     nn.Module.__init__(twin)
     fresh = {
