@@ -102,9 +102,41 @@ def test_adalora_cuts_the_ranks_that_peft_cuts(delta, tinit, tfinal):
     assert not any(isinstance(value, Tensor) for value in kept.values())  # nothing is scored any more
 
 
-def test_adalora_resumes_bit_equally_in_the_midst_of_cutting():
+def test_adamss_lets_the_subspaces_rest_that_peft_lets_rest():
+    schedule = {"init_warmup": 1, "final_warmup": 6, "mask_interval": 2, "asa_target_subspaces": 5}
+    other = theirs(backbone("plain"), kind="Adamss", r=8, num_subspaces=3, use_asa=True, **schedule)
+    text = ",".join(f"{name}={value}" for name, value in schedule.items())
+    tuned = ours_like(
+        f"peft(type=ADAMSS,r=8,num_subspaces=3,use_asa=true,{text},target_modules=attn.qkv)", other
+    )
+    own = torch.optim.AdamW(tuned.parameters(), 1e-2)
+    their = torch.optim.AdamW([p for p in other.parameters() if p.requires_grad], 1e-2)
+    counts = set()
+    for step in range(STEPS):
+        loss = other(images("plain")).loss
+        loss.backward()
+        their.step()
+        other.base_model.update_and_allocate(step)
+        their.zero_grad()
+        assert torch.allclose(step_ours(tuned, own, step), loss, atol=1e-5)
+        active = [p.requires_grad for n, p in tuned.model.named_parameters() if "adamss_" in n]
+        assert active == [p.requires_grad for n, p in other.named_parameters() if "adamss_" in n]
+        counts.add(sum(active))
+    assert min(counts) == 2 * 4  # A and B of those that score above the fifth, as PEFT cuts
+    assert len(counts) > 1
+    assert moments.log(tuned.policies) == {"active": 2 * 4}
+
+
+CUTTING = [
+    "peft(type=ADALORA,init_r=4,target_r=1,target_modules=attn.qkv)",
+    "peft(type=ADAMSS,r=8,num_subspaces=3,use_asa=true,init_warmup=1,final_warmup=6,mask_interval=3,"
+    "asa_target_subspaces=5,target_modules=attn.qkv)",
+]
+
+
+@pytest.mark.parametrize("text", CUTTING)
+def test_cutting_resumes_bit_equally(text):
     def started() -> tuple[vitune.Tuned, torch.optim.Optimizer]:
-        text = "peft(type=ADALORA,init_r=4,target_r=1,target_modules=attn.qkv)"
         tuned = vitune.apply(backbone("plain"), parse(text), seed=1)
         moments.begin(tuned.policies, Run(0, 1e-2, STEPS))
         return tuned, torch.optim.SGD(tuned.parameters(), 1e-1)
@@ -113,17 +145,19 @@ def test_adalora_resumes_bit_equally_in_the_midst_of_cutting():
     for step in range(STEPS):
         step_ours(whole, optimizer, step)
     first, optimizer = started()
-    for step in range(4):
+    for step in range(5):
         step_ours(first, optimizer, step)
     states = moments.state_dicts(first.policies)
     assert any(isinstance(value, Tensor) for value in states[0].values())
     again, optimizer = started()
     moments.load_state_dicts(again.policies, states)
     again.load_state(first.state())
-    for step in range(4, STEPS):
+    for step in range(5, STEPS):
         step_ours(again, optimizer, step)
     assert all(torch.equal(tensor, again.state()[name]) for name, tensor in whole.state().items())
     assert ranks(again.model) == ranks(whole.model)
+    resting = [name for name, p in whole.model.named_parameters() if not p.requires_grad]
+    assert resting == [name for name, p in again.model.named_parameters() if not p.requires_grad]
 
 
 def test_adalora_says_when_a_run_is_too_short_for_its_schedule():

@@ -19,7 +19,7 @@ from vitune.methods._base import Method, Policy
 from vitune.methods.hf_peft import options as reading
 from vitune.methods.hf_peft.counted import complete, without_factors
 from vitune.methods.hf_peft.layers import Injection, PeftEdit
-from vitune.methods.hf_peft.policies import RankBudget, SingularPenalty
+from vitune.methods.hf_peft.policies import RankBudget, SingularPenalty, SubspaceBudget
 from vitune.methods.hf_peft.refused import SETTINGS, reason_against, refuse
 from vitune.methods.hf_peft.starts import takes_off
 from vitune.methods.hf_peft.targets import named, targets
@@ -151,9 +151,11 @@ class Peft(Method):
         return self.type not in NOT_MERGING
 
     def policy(self, tuned: Tuned) -> Policy | None:
-        """AdaLoRA cuts ranks while it trains, and it and KaSA add to the loss."""
+        """AdaLoRA and AdaMSS cut while they train, and AdaLoRA and KaSA add to the loss."""
         if self.type == "ADALORA":
             return RankBudget(tuned, self.settings())
+        if self.options.get("use_asa"):
+            return SubspaceBudget(tuned, self.settings())
         if (kasa := self.options.get("kasa_config")) is not None:
             defaults = reading.plain(reading.config_class("LORA")(kasa_config={}))["kasa_config"]
             return SingularPenalty(tuned, {**defaults, **kasa})
