@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitune.surgery.edits import Edit, _edited_class, parts_of
+from vitune.surgery.split_bias import bias_of
 
 _OF = "_vitune_stands_for"
 
@@ -25,6 +26,11 @@ class Below(Edit):
         """As the module, without that edit and those above it."""
         edited, edit = self.__dict__[_OF]
         return super(edit, edited).forward(*args, **kwargs)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """That of the module, wherever it is kept: some layers compute with it in place of calling what they wrap."""
+        return bias_of(self.__dict__[_OF][0])
 
 
 def stand_in(module: nn.Module, edit: type[Edit], *above: type[Edit]) -> nn.Module:

@@ -114,6 +114,26 @@ def test_a_config_trains_saves_loads_merges_and_leaves(text, family, tmp_path):
     assert list(model.state_dict()) == list(before)
 
 
+# Their attention never calls qkv, whose bias it keeps apart; many types compute with weight and bias themselves.
+@pytest.mark.parametrize("family", ["beit", "swinv2"])
+@pytest.mark.parametrize("kind", ["ADAMSS", "FROD", "GLORA", "LORA", "SHIRA", "SUPERTUNING"])
+def test_a_bias_that_is_kept_apart_is_part_of_the_layer(kind, family):
+    text = f"peft(type={kind}{SMALL.get(kind, '')},target_modules=blocks.1.attn.qkv)"
+    model = backbone(family)
+    plain = scores(model, family)
+    tuned = vitune.apply(model, parse(text))
+    assert torch.allclose(scores(model, family), plain, atol=1e-5)
+    train(tuned, family)
+    expected = scores(model, family)
+    assert not torch.allclose(expected, plain, atol=1e-5)
+    # These shift keys, too, which Swin v2 normalises and gives no bias.
+    if kind in ("ADAMSS", "GLORA") and family == "swinv2":
+        with pytest.raises(SurgeryError, match="edits cannot be merged"):
+            tuned.merge()
+    else:
+        assert torch.allclose(scores(tuned.merge(), family), expected, atol=1e-4)
+
+
 def test_every_type_of_the_installed_peft_is_usable_or_refused_with_the_reason():
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 

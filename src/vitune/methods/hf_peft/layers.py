@@ -24,7 +24,17 @@ from vitune.methods.hf_peft.counted import with_fixed_shapes
 from vitune.methods.hf_peft.options import config_class, peft_library
 from vitune.methods.hf_peft.starts import WithoutTaken, keep_taken, knows_taken, taken_from, takes_off
 from vitune.methods.hf_peft.targets import of_roles
-from vitune.surgery import AlwaysInEvaluation, Edit, attach, layer_of, parts_of, stand_in
+from vitune.surgery import (
+    AlwaysInEvaluation,
+    Edit,
+    attach,
+    bias_of,
+    kept_apart,
+    layer_of,
+    parts_of,
+    stand_in,
+    takes_shift,
+)
 
 ADAPTER = "default"
 TOLERANCE = 1e-4
@@ -53,9 +63,14 @@ class PeftEdit(Edit):
         merged = None if image is None else _merged(layer, plain)
         if merged is None or image is None:
             return False
+        before = _plain(module, layer)
         with torch.no_grad():
-            expected = _with_base(layer, _plain(module, layer)).eval()(image)
+            expected = _with_base(layer, before).eval()(image)
             got = merged.eval()(image)
+        bias, shifted = (one._parameters.get("bias") for one in (before, merged))
+        shifts = bias is not None and shifted is not None and not torch.equal(bias, shifted)
+        if shifts and not takes_shift(module):
+            return False
         return torch.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
 
     @staticmethod
@@ -114,6 +129,12 @@ class Injection:
     def _inject(self, device: str | None = None) -> dict[str, nn.Module]:
         model, paths = self.found.model, [operator.path for operator in self.operators]
         twin = _copy(model, paths, device)
+        for path in paths:
+            if (
+                bias := kept_apart(model, path)
+            ) is not None:  # by its attention; PEFT looks at the layer alone
+                given = bias.detach().to(device) if device is not None else bias.detach()
+                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
         config = self._config(paths)
         tuner = peft_library().PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:
@@ -238,6 +259,8 @@ def _plain(module: nn.Module, layer: nn.Module) -> nn.Module:
     for name, parameter in module._parameters.items():
         value = None if parameter is None else nn.Parameter(parameter.detach().clone())
         twin.register_parameter(name, value)
+    if "bias" in twin._parameters and (bias := bias_of(module)) is not None:
+        twin.register_parameter("bias", nn.Parameter(bias.detach().clone()))  # wherever it is kept
     for name, buffer in module._buffers.items():
         twin.register_buffer(name, None if buffer is None else buffer.clone())
     if (taken := taken_from(layer)) is not None:
