@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.contract.families import backbone, images
+from tests.contract.families import FAMILIES, backbone, images
 from torch import nn
 
 import vitune
 from vitune.adapters import unfoldable
-from vitune.anatomy import logits
+from vitune.anatomy import anatomy, logits
 from vitune.errors import (
     CompositionError,
     ConfigError,
@@ -112,6 +112,21 @@ def test_a_config_trains_saves_loads_merges_and_leaves(text, family, tmp_path):
     tuned.detach()
     assert {name: type(module) for name, module in model.named_modules()} == classes
     assert list(model.state_dict()) == list(before)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_lora_works_on_every_family(family, tmp_path):
+    inside = [o for o in anatomy(backbone(family)).operators if o.role.startswith("blocks.")]
+    linear = any(operator.kind == "linear" for operator in inside)
+    convolutions = {name for o in inside if (name := o.path.rpartition(".")[2]).startswith("conv")}
+    names = "all-linear" if linear else "+".join(sorted(convolutions))
+    tuned = vitune.apply(backbone(family), parse(f"peft(r=2,target_modules={names})"))
+    train(tuned, family)
+    expected = scores(tuned.model, family)
+    tuned.save(tmp_path)
+    loaded = vitune.load(tmp_path, model=backbone(family))
+    assert torch.equal(scores(loaded.model, family), expected)
+    assert torch.allclose(scores(loaded.merge(), family), expected, atol=1e-4)
 
 
 # Their attention never calls qkv, whose bias it keeps apart; many types compute with weight and bias themselves.
