@@ -29,11 +29,50 @@ def test_a_config_trains_and_merges(run: Run, images: Path) -> None:
     assert outcome.code == 0, outcome.err
 
 
-def test_a_config_is_profiled_beside_ours(run: Run) -> None:
-    outcome = run("profile", "--method", "lora(roles=attn.qkv)", "--method", "peft", "--batch-size", 2)
+def test_configs_are_profiled_beside_ours(run: Run) -> None:
+    ours = "lora(roles=attn.q+attn.k+attn.v,rank=8,share_down=true)"
+    theirs = ["peft", "peft(init_lora_weights=pissa)"]
+    theirs += [f"peft(type={kind})" for kind in ("ADALORA", "FROD", "WAVEFT")]
+    methods = [word for text in (ours, *theirs) for word in ("--method", text)]
+    outcome = run("profile", *methods, "--batch-size", 2, "--out", "costs.json")
     assert outcome.code == 0, outcome.err
-    lines = [line for line in outcome.out.splitlines() if "lora" in line or "peft" in line]
-    assert len(lines) >= 2
+    rows = {row["method"]: row for row in json.loads(Path("costs.json").read_text())["rows"]}
+    assert set(rows) == {"full", ours, *theirs}
+    trained = {text: row["trained_parameters"] for text, row in rows.items()}
+    assert trained["peft"] == trained[ours] == trained["peft(init_lora_weights=pissa)"]
+    files = {text: row["adapter_bytes"] for text, row in rows.items()}
+    head = 4 * (128 + 1) * 100
+    assert files["peft"] == files[ours]
+    # What PiSSA takes off the weights is kept beside A and B, as large as they.
+    assert files["peft(init_lora_weights=pissa)"] - head == 2 * (files["peft"] - head)
+    for text in theirs:
+        assert rows[text]["step_flops"] > 0
+        assert 0 < rows[text]["saved_activation_bytes"] < rows["full"]["saved_activation_bytes"]
+        assert text in outcome.out.replace("\n", "")
+
+
+def test_configs_are_compared_with_our_methods(run: Run, images: Path) -> None:
+    texts = ("linear", "peft(r=2,target_modules=attn.qkv)", "peft(type=ADALORA,init_r=2,target_r=1)")
+    methods = [word for text in texts for word in ("--method", text)]
+    training = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "augment=none")
+    settings = ("--seeds", 1, "--search", "none", "--set", "warmup_epochs=0")
+    outcome = run("compare", images, *methods, *training, *settings)
+    assert outcome.code == 0, outcome.err
+    assert "failed" not in outcome.err + outcome.out
+    out = Path("runs/compare-small")
+    found = json.loads((out / "comparison.json").read_text())
+    rows = {row["method"]: row for row in found["methods"]}
+    assert set(rows) == set(texts)
+    trained = {text: rows[text]["costs"]["trained_parameters"] for text in texts}
+    assert (
+        trained["linear"] < trained["peft(r=2,target_modules=attn.qkv)"] < trained[texts[2]]
+    )  # which trains E too
+    page = (out / "report.html").read_text()
+    for text in texts:
+        assert [one["seed"] for one in rows[text]["seeds"]] == [0]
+        assert 0 <= rows[text]["accuracy"]["mean"] <= 100
+        assert text in page
+        assert text in outcome.out
 
 
 def test_lora_goes_to_peft_and_back(run: Run, images: Path) -> None:

@@ -113,9 +113,12 @@ def stored_bytes(tuned: Tuned) -> int:
     trained = quantisers(tuned.model)
     bits = {name: quantiser.bits for name, quantiser in trained.items()}
     bits |= {name: stored.bits for name, stored in _unchanged(tuned).items()}
+    state = tuned.state()
+    for method in tuned.methods:
+        state = method.stored(tuned, state)
     return sum(
         record_bytes(tensor.numel(), bits[name]) if name in bits else tensor.numel() * tensor.element_size()
-        for name, tensor in tuned.state().items()
+        for name, tensor in state.items()
     )
 
 

@@ -19,7 +19,7 @@ from vitune.surgery.plan import (
 from vitune.surgery.points import CONTEXT, POINTS, ROWS, BlockWithPoints, WithPoints, has_point, points_for
 from vitune.surgery.points.attention import ATTENTION_POINTS, AttentionWithPoints
 from vitune.surgery.recompute import activation_behind, attended, attention_around, projected
-from vitune.surgery.split_bias import takes_shift
+from vitune.surgery.split_bias import bias_of, kept_apart, takes_shift
 from vitune.surgery.stand_in import AlwaysInEvaluation, stand_in
 from vitune.surgery.statistics import hold, release
 
@@ -38,5 +38,6 @@ __all__ += ["BlockWithPoints", "Edit", "LeaveOut", "MakeLayer", "Step", "Train",
 __all__ += ["activation_behind", "attended", "attention_around", "projected"]
 __all__ += ["convolve", "runs_its_kernel"]
 __all__ += ["attach", "carry_out", "check", "detach", "gate", "hold", "layer_of", "layer_path", "parts_of"]
+__all__ += ["bias_of", "kept_apart"]
 __all__ += ["has_point", "points_for", "release", "stand_in", "takes_shift", "undo"]
 __all__ += ["as_output", "check_plain_vit", "classify", "embed"]

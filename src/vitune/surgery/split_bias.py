@@ -39,9 +39,7 @@ class SplitBias(nn.Module):
 
     def forward(self) -> Tensor:
         """(3 D,): that of q, zeros for k, that of v."""
-        (attention,) = self.attention
-        apart = attention._parameters
-        return torch.cat((apart["q_bias"], attention.k_bias, apart["v_bias"]))  # type: ignore[arg-type]
+        return _whole(*self.attention)
 
 
 class WithSplitBias(Edit):
@@ -115,6 +113,24 @@ def takes_shift(module: nn.Module) -> bool:
     return "bias" in module._parameters
 
 
+def bias_of(layer: nn.Module) -> Tensor | None:
+    """The bias of a layer, kept apart or not; None where it has none."""
+    own = layer._parameters.get("bias")
+    apart = own is None and WithSplitBias in parts_of(layer)[1]
+    return layer_of(layer, WithSplitBias)() if apart else own
+
+
+def kept_apart(model: nn.Module, path: str) -> Tensor | None:
+    """The bias of the layer at a path, (3 D,), where its attention keeps it; None where it is the layer's own.
+
+    Args:
+        model: The model.
+        path: Of the layer, edited or not.
+    """
+    _, attention = _pair(model, path)
+    return None if attention is None else _whole(attention)
+
+
 def called_only_when_edited(model: nn.Module, path: str) -> bool:
     """Whether the plain model reads the weight of the layer at a path without ever calling the layer."""
     return _pair(model, path)[1] is not None
@@ -126,6 +142,11 @@ def _pair(model: nn.Module, path: str) -> tuple[Any, nn.Module | None]:
     attention = model.get_submodule(parent)
     apart = isinstance(attention, _CLASSES) and attention._parameters.get("q_bias") is not None
     return model.get_submodule(path), attention if apart and name == "qkv" else None
+
+
+def _whole(attention: nn.Module) -> Tensor:
+    apart = attention._parameters
+    return torch.cat((apart["q_bias"], attention.k_bias, apart["v_bias"]))  # type: ignore[arg-type]
 
 
 def _keys_move_freely(model: nn.Module, attention: nn.Module) -> bool:

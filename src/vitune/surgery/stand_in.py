@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vitune.surgery.edits import Edit, _edited_class, parts_of
+from vitune.surgery.split_bias import bias_of
 
 _OF = "_vitune_stands_for"
 
@@ -26,8 +27,13 @@ class Below(Edit):
         edited, edit = self.__dict__[_OF]
         return super(edit, edited).forward(*args, **kwargs)
 
+    @property
+    def bias(self) -> Tensor | None:
+        """That of the module, wherever it is kept: some layers compute with it in place of calling what they wrap."""
+        return bias_of(self.__dict__[_OF][0])
 
-def stand_in(module: nn.Module, edit: type[Edit]) -> nn.Module:
+
+def stand_in(module: nn.Module, edit: type[Edit], *above: type[Edit]) -> nn.Module:
     """A layer that shares the parameters and buffers of a module and computes what lies below an edit.
 
     Keep it where PyTorch does not look for children, such as `vars(owner)`: it refers back to the module.
@@ -35,9 +41,10 @@ def stand_in(module: nn.Module, edit: type[Edit]) -> nn.Module:
     Args:
         module: The module; called only once the edit is attached.
         edit: The edit that will own the stand-in.
+        above: Edits of the stand-in itself, outermost first; they find what they need in its `__dict__`.
     """
     base, _ = parts_of(module)
-    cls = _edited_class(base, (Below,))
+    cls = _edited_class(base, (*above, Below))
     twin = cls.__new__(cls)
     nn.Module.__init__(twin)
     fresh = {

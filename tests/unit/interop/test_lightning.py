@@ -69,6 +69,15 @@ def test_the_mixin_makes_every_loss(policy: Any) -> None:
     loops.assert_same(tuned.state(), loops.plain_loop(other))
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft, about its own configs
+def test_ranks_of_adalora_are_cut_as_in_a_plain_loop() -> None:
+    pytest.importorskip("peft")
+    tuned, other = (loops.tuned("peft(type=ADALORA,init_r=4,target_r=2)", "plain") for _ in range(2))
+    trainer().fit(Mixed(tuned), loader(tuned))
+    loops.assert_same(tuned.state(), loops.plain_loop(other))
+    assert any((t == 0).any() and (t != 0).any() for name, t in tuned.state().items() if "lora_E" in name)
+
+
 def test_passes_of_the_parts_of_a_batch() -> None:
     tuned, other = (loops.tuned("bitfit", "hf", loops.TwoPasses()) for _ in range(2))
     trainer(accumulate_grad_batches=2).fit(Mixed(tuned), loader(tuned, loops.BATCH // 2))

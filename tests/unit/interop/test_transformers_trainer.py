@@ -67,6 +67,17 @@ def test_a_published_method_with_passes_of_its_own(tmp_path: Path) -> None:
     assert set(tuned.policies[0].terms) == {"complete", "dynamic", "distillation", "rate"}  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.filterwarnings("ignore")  # of peft, about its own configs
+def test_ranks_of_adalora_are_cut_as_in_a_plain_loop(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    tuned, other = (loops.tuned("peft(type=ADALORA,init_r=4,target_r=2)", "hf") for _ in range(2))
+    ours(tuned, tmp_path).train()
+    loops.assert_same(tuned.state(), loops.plain_loop(other))
+    assert any((t == 0).any() and (t != 0).any() for name, t in tuned.state().items() if "lora_E" in name)
+    with pytest.raises(TrainingError, match=r"VituneTrainer in place of Trainer"):  # it adds to the loss
+        VituneCallback(tuned)
+
+
 def test_parts_of_a_batch_are_one_step(tmp_path: Path) -> None:
     diary = loops.Diary()
     tuned, other = loops.tuned("bitfit", "hf", diary), loops.tuned("bitfit", "hf", loops.Diary())

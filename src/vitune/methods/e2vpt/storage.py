@@ -37,8 +37,8 @@ def whole(tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _kept(tuned: Tuned, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Names of prompts under masks that have pruned something, and which of their values count."""
     layers = {path: m for path, m in tuned.model.named_modules() if isinstance(m, MaskedPrompts)}
-    if not layers:
-        return
+    if not layers or any(tensor.is_meta for tensor in tensors.values()):
+        return  # weightless masks have pruned nothing
     first, layer = next(iter(layers.items()))  # what all layers share has its name there
     masks = {name: tensors.get(f"{first}.masks.{name}") for name in ("token", "segment", "pruned")}
     token, segment, pruned = masks["token"], masks["segment"], masks["pruned"]

@@ -9,21 +9,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
 
 from vitune.anatomy import Anatomy, Operator
 from vitune.errors import CompositionError, ConfigError
-from vitune.methods._base import Method
+from vitune.methods._base import Method, Policy
 from vitune.methods.hf_peft import options as reading
+from vitune.methods.hf_peft.counted import complete, without_factors
 from vitune.methods.hf_peft.layers import Injection, PeftEdit
+from vitune.methods.hf_peft.policies import RankBudget, SingularPenalty, SubspaceBudget
 from vitune.methods.hf_peft.refused import SETTINGS, reason_against, refuse
+from vitune.methods.hf_peft.starts import takes_off
 from vitune.methods.hf_peft.targets import named, targets
 from vitune.surgery import Attach, Step, Train
+
+if TYPE_CHECKING:
+    from vitune.tuned import Tuned
 
 # Types whose layers PEFT cannot merge: what they add depends on the input.
 NOT_MERGING = frozenset({"LILY"})
 # Types that start near the identity, or at random, with PEFT's defaults.
-_MOVED = frozenset({"C3A", "DEFT", "FOURIERFT", "HRA", "OSF", "UNILORA", "VBLORA"})
+_MOVED = frozenset({"C3A", "DEFT", "FOURIERFT", "FROD", "HRA", "OSF", "UNILORA", "VBLORA"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +62,8 @@ class Peft(Method):
             kind, theirs = reading.of_config(config)
             given = {**theirs, **given}
         if given or config is not None or kind != "LORA":
+            if kind == "ADALORA":  # what an earlier run found, not how to begin
+                given.pop("rank_pattern", None)
             given = reading.changed(kind, given)
             refuse(kind, given)
         object.__setattr__(self, "type", kind)
@@ -132,12 +142,32 @@ class Peft(Method):
     @property
     def starts_at_identity(self) -> bool:
         """Whether the type starts so, and the config asks for no start of its own."""
-        return self.type not in _MOVED and not any(name.startswith("init_") for name in self.options)
+        own_start = any(name.startswith("init_") and name != "init_r" for name in self.options)
+        return self.type not in _MOVED and not own_start and not takes_off(self.type, self.options)
 
     @property
     def merges(self) -> bool:  # type: ignore[override]
         """Whether PEFT merges layers of this type."""
         return self.type not in NOT_MERGING
+
+    def policy(self, tuned: Tuned) -> Policy | None:
+        """AdaLoRA and AdaMSS cut while they train, and AdaLoRA and KaSA add to the loss."""
+        if self.type == "ADALORA":
+            return RankBudget(tuned, self.settings())
+        if self.options.get("use_asa"):
+            return SubspaceBudget(tuned, self.settings())
+        if (kasa := self.options.get("kasa_config")) is not None:
+            defaults = reading.plain(reading.config_class("LORA")(kasa_config={}))["kasa_config"]
+            return SingularPenalty(tuned, {**defaults, **kasa})
+        return None
+
+    def stored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Without what follows from the backbone's weights and the rest."""
+        return without_factors(self.type, tensors)
+
+    def restored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With it."""
+        return complete(self.type, tuned, tensors)
 
     def settings(self) -> dict[str, Any]:
         """The type and every setting of its config, defaults too, so that a later PEFT makes the same of them."""

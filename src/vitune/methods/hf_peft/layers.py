@@ -12,7 +12,7 @@ import io
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from typing import Any
 
 import torch
@@ -20,9 +20,21 @@ from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, Operator
 from vitune.errors import ConfigError
+from vitune.methods.hf_peft.counted import with_fixed_shapes
 from vitune.methods.hf_peft.options import config_class, peft_library
+from vitune.methods.hf_peft.starts import WithoutTaken, keep_taken, knows_taken, taken_from, takes_off
 from vitune.methods.hf_peft.targets import of_roles
-from vitune.surgery import AlwaysInEvaluation, Edit, attach, layer_of, parts_of, stand_in
+from vitune.surgery import (
+    AlwaysInEvaluation,
+    Edit,
+    attach,
+    bias_of,
+    kept_apart,
+    layer_of,
+    parts_of,
+    stand_in,
+    takes_shift,
+)
 
 ADAPTER = "default"
 TOLERANCE = 1e-4
@@ -44,22 +56,27 @@ class PeftEdit(Edit):
     def can_fold(module: nn.Module) -> bool:
         """Whether PEFT merges the layer, and the merged layer computes the same: it is tried on a copy."""
         layer = layer_of(module, PeftEdit)
-        plain = _plain(module)
+        plain = _plain(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return True  # no values to compare
         image = _input(plain)
         merged = None if image is None else _merged(layer, plain)
         if merged is None or image is None:
             return False
+        before = _plain(module, layer)
         with torch.no_grad():
-            expected = _with_base(layer, _plain(module)).eval()(image)
+            expected = _with_base(layer, before).eval()(image)
             got = merged.eval()(image)
+        bias, shifted = (one._parameters.get("bias") for one in (before, merged))
+        shifts = bias is not None and shifted is not None and not torch.equal(bias, shifted)
+        if shifts and not takes_shift(module):
+            return False
         return torch.allclose(got, expected, rtol=TOLERANCE, atol=TOLERANCE * float(expected.abs().max()))
 
     @staticmethod
     def fold(module: Any, layer: nn.Module) -> None:
         """What PEFT's merge writes."""
-        plain = _plain(module)
+        plain = _plain(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return
         merged = _merged(layer, plain)
@@ -91,22 +108,33 @@ class Injection:
         if path not in self._layers:
             self._layers = self._made()
         layer = self._layers.pop(path)
-        vars(layer)["base_layer"] = stand_in(self.found.model.get_submodule(path), PeftEdit)
+        module, taken = self.found.model.get_submodule(path), taken_from(layer)
+        vars(layer)["base_layer"] = (
+            stand_in(module, PeftEdit)
+            if taken is None
+            else knows_taken(stand_in(module, PeftEdit, WithoutTaken), taken)
+        )
         return layer
 
     def _made(self) -> dict[str, nn.Module]:
         model = self.found.model
         tensors = [p for o in self.operators for p in model.get_submodule(o.path).parameters(recurse=False)]
         if any(tensor.is_meta for tensor in tensors):
-            try:
-                return self._inject(device="meta")
-            except ConfigError:  # not every start can be drawn without memory
-                return self._inject(device="cpu")
+            if self.options.get("kasa_config") is None:  # which puts off its start where there are no values
+                with suppress(ConfigError):  # not every start can be drawn without memory
+                    return self._inject(device="meta")
+            return self._inject(device="cpu")
         return self._inject()
 
     def _inject(self, device: str | None = None) -> dict[str, nn.Module]:
         model, paths = self.found.model, [operator.path for operator in self.operators]
         twin = _copy(model, paths, device)
+        for path in paths:
+            if (
+                bias := kept_apart(model, path)
+            ) is not None:  # by its attention; PEFT looks at the layer alone
+                given = bias.detach().to(device) if device is not None else bias.detach()
+                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
         config = self._config(paths)
         tuner = peft_library().PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:
@@ -130,7 +158,10 @@ class Injection:
                 f"peft: {self.kind} made no layer round '{path}'; leave it out of target_modules."
             )
         original = self.found.model.get_submodule(path)
+        kept = takes_off(self.kind, self.options) and self._kept(layer, original, base, compare=compare)
         for name, parameter in original.named_parameters(recurse=False):
+            if name == "weight" and kept:
+                continue
             now = base._parameters.get(name)
             if now is None or (compare and not torch.equal(now.detach().cpu(), parameter.detach().cpu())):
                 raise ConfigError(
@@ -142,10 +173,22 @@ class Injection:
             raise ConfigError(
                 f"peft: {self.kind} trains the weights of '{path}' themselves; use bitfit or full."
             )
+        if self.kind == "ADALORA":  # a count, which PEFT lets train where it moved it to another device
+            layer.get_submodule("ranknum").requires_grad_(False)
         _freeze(layer)
         if self.kind in IDLE_IN_TRAINING:
             attach(layer, AlwaysInEvaluation, nn.Module())
+        with_fixed_shapes(self.kind, layer)
         return layer
+
+    @staticmethod
+    def _kept(layer: Any, original: nn.Module, base: nn.Module, *, compare: bool) -> bool:
+        """Whether what the start took off the weight is kept beside the layer."""
+        before, now = original._parameters["weight"], base._parameters["weight"]
+        assert before is not None
+        assert now is not None
+        like = before.detach() if compare else torch.zeros_like(now.detach())
+        return keep_taken(layer, like, now.detach().to(like.device) if compare else like, layer.r[ADAPTER])
 
     def _config(self, paths: Sequence[str]) -> Any:
         """The config for exactly these layers, whatever they were named by."""
@@ -154,6 +197,10 @@ class Injection:
             if name.endswith("_pattern") and isinstance(value, Mapping):
                 options[name] = {p: v for key, v in value.items() for p in _patterns(self.found, key)}
         options["target_modules"] = _exactly(paths)
+        if (
+            self.kind == "ADALORA"
+        ):  # the schedule is the policy's affair; PEFT only asks for one that could be
+            options["total_step"] = options.get("tinit", 0) + options.get("tfinal", 0) + 1
         if "feedforward_modules" in self.options:
             options["feedforward_modules"] = _exactly(self.options["feedforward_modules"])
         try:
@@ -202,8 +249,8 @@ def _freeze(layer: nn.Module) -> None:
                 module.register_buffer(name, parameter.detach())
 
 
-def _plain(module: nn.Module) -> nn.Module:
-    """A copy of a layer as it is below all edits."""
+def _plain(module: nn.Module, layer: nn.Module) -> nn.Module:
+    """A copy of a module as PEFT's layer, which wraps it, was given it: below all edits, less what its start took."""
     base, _ = parts_of(module)
     twin = base.__new__(base)
     nn.Module.__init__(twin)
@@ -212,8 +259,13 @@ def _plain(module: nn.Module) -> nn.Module:
     for name, parameter in module._parameters.items():
         value = None if parameter is None else nn.Parameter(parameter.detach().clone())
         twin.register_parameter(name, value)
+    if "bias" in twin._parameters and (bias := bias_of(module)) is not None:
+        twin.register_parameter("bias", nn.Parameter(bias.detach().clone()))  # wherever it is kept
     for name, buffer in module._buffers.items():
         twin.register_buffer(name, None if buffer is None else buffer.clone())
+    if (taken := taken_from(layer)) is not None:
+        with torch.no_grad():
+            twin.get_parameter("weight").sub_(taken.difference())
     return twin
 
 

@@ -189,6 +189,8 @@ def _read(text: str, admitted: set[type], words: tuple[str, ...]) -> Any:
         return float(guess)
     if text in words or (text == "all-linear" and str in admitted):
         return text
+    if any("[" in word and re.fullmatch(re.escape(word.partition("[")[0]) + r"\d+", text) for word in words):
+        return text  # such as pissa_niter_[number of iters]
     if dict in admitted and ":" in text:
         pairs = (piece.partition(":") for piece in text.split("+"))
         return {key: _guess(value) for key, _, value in pairs}
@@ -229,6 +231,6 @@ def _admitted(config: type, name: str) -> tuple[set[type], tuple[str, ...]]:
             words += [word for word in typing.get_args(one) if isinstance(word, str)]
             types_ |= {type(word) for word in typing.get_args(one) if not isinstance(word, str)}
         else:
-            kind = origin or one
+            kind = dict if dataclasses.is_dataclass(one) else origin or one
             types_.add({set: list, tuple: list}.get(kind, kind))
     return types_ & {*_WORDS} or ({dict} if not words else set()), tuple(words)

@@ -12,13 +12,10 @@ _PROMPTS = "learns tokens in front of a text model's embeddings; for images use 
 TYPES = {
     "ADAPTION_PROMPT": "puts prompts into the attention of LLaMA-like text models; for images use vpt or e2vpt",
     "CPT": _PROMPTS,
-    "XLORA": "mixes other adapters of a text model by its hidden states; train one adapter",
+    "XLORA": "mixes trained adapters by what a text model's input ids and hidden states say; train one adapter",
     "POLY": "needs the number of a task with every input, which an image classifier does not get",
     "SHADOW": "runs a second text model beside the first; for a ladder beside an image backbone use hst",
     "TRAINABLE_TOKENS": "trains rows of a text model's embedding table",
-    "FROD": "chooses shapes by the values of tensors, so that what it costs cannot be counted before it runs",
-    "WAVEFT": "chooses shapes by the values of tensors, so that what it costs cannot be counted before it runs",
-    "ADALORA": "cuts ranks by calls from its own training loop; use type=LORA",
 }
 # Settings that mean something in a text model, or that PEFT carries out outside the layers.
 SETTINGS = {
@@ -35,14 +32,31 @@ SETTINGS = {
     "eva_config": "looks at data before training",
     "corda_config": "looks at data before training",
     "lora_ga_config": "looks at data before training",
-    "kasa_config": "adds losses that PEFT's own model computes",
-    "monteclora_config": "adds losses that PEFT's own model computes",
+    "monteclora_config": "keeps drawn numbers from step to step and branches on them, so that no run could be "
+    "resumed nor its costs be counted",
+    "runtime_offload_base_weight": "moves the backbone's own weights",
     "velora_config": "changes what is kept for the backward pass; our velora does",
     "ensure_weight_tying": "is about the embedding tables of a text model",
 }
+_DATA = "looks at data before the first step, in calls that PEFT leaves to its user"
+# Settings that AdaLoRA's config inherits of LoRA's and that PEFT's AdaLoRA takes no notice of.
+_UNREAD_BY_ADALORA = (
+    "r",
+    "alpha_pattern",
+    "kasa_config",
+    "lora_bias",
+    "use_bdlora",
+    "use_qalora",
+    "use_rslora",
+)
 _DROPOUTS = {"LOHA": ("rank_dropout", "module_dropout"), "LOKR": ("rank_dropout", "module_dropout")}
 _DROPOUTS |= {"VBLORA": ("vblora_dropout",)}
-_STARTS = ("pissa", "olora", "corda", "eva", "loftq", "lora_ga", "lora-ga")
+_STARTS = {
+    "corda": _DATA,
+    "eva": _DATA,
+    "lora_ga": _DATA,
+    "loftq": "is about quantised backbones, and rewrites their weights",
+}
 
 
 def refuse(kind: str, options: Mapping[str, Any]) -> None:
@@ -63,10 +77,29 @@ def refuse(kind: str, options: Mapping[str, Any]) -> None:
                 f"cannot be counted before it runs; leave it out."
             )
     start = options.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith(_STARTS):
+    for name, why in _STARTS.items():
+        if isinstance(start, str) and start.lower().replace("-", "_").startswith(name):
+            raise ConfigError(
+                f"peft: init_lora_weights={start} cannot be used here: it {why}; choose true, false, 'gaussian', "
+                f"'orthogonal', 'pissa' or 'olora'."
+            )
+    if kind == "ADALORA":
+        _refuse_for_adalora(options)
+
+
+def _refuse_for_adalora(options: Mapping[str, Any]) -> None:
+    for name in _UNREAD_BY_ADALORA:
+        if options.get(name):
+            raise ConfigError(
+                f"peft: ADALORA with {name} cannot be used here: PEFT's AdaLoRA takes no notice of it; leave it out"
+                f"{', and set init_r' if name == 'r' else ''}."
+            )
+    if isinstance(start := options.get("init_lora_weights"), str):
+        raise ConfigError(f"peft: ADALORA has no start '{start}'; init_lora_weights must be true or false.")
+    first, last = options.get("init_r", 12), options.get("target_r", 8)
+    if last >= first:
         raise ConfigError(
-            f"peft: init_lora_weights={start} cannot be used here: it changes the backbone's weights or looks at data "
-            f"before training; choose true, false, 'gaussian' or 'orthogonal'."
+            f"peft: ADALORA cuts ranks from init_r={first} to target_r={last} on average, so target_r must be smaller."
         )
 
 
