@@ -40,7 +40,12 @@ def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *
 
 
 def _attention_backward(
-    _gradient: Sequence[int], query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any
+    _gradient: Sequence[int],
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *_: Any,
+    **__: Any,
 ) -> int:
     """Operations of its backward pass, as torch counts other devices': three products with D inside, two with E."""
     *_, rows, inner = query

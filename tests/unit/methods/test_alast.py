@@ -340,20 +340,28 @@ def test_a_target_of_flops_is_met_and_important_blocks_keep_more():
 @pytest.mark.parametrize("trained", [(0, 1, 2, 3), (1, 3), (2,)])
 @pytest.mark.parametrize("train_embeddings", [True, False])
 @pytest.mark.parametrize("budget", [1.0, 0.8])
-def test_costs_are_those_of_the_formula(trained, train_embeddings, budget):
+@pytest.mark.parametrize("memory", ["stock", "fast", "lean", "leaner"])
+def test_costs_are_those_of_the_formula(trained, train_embeddings, budget, memory):
     tuned, policy = tune(
         f"alast(budget_rule=flat,initial_budget={budget},train_embeddings={str(train_embeddings).lower()})"
     )
     policy.train_blocks(trained)
+    tuned.memory = memory
     with weightless_copy(tuned.model) as twin:
         batch, logits = torch.zeros(3, 3, 32, 32), []
         forward = count_flops(lambda: logits.append(twin(batch)), convention="MAC")
         backward = count_flops(lambda: logits[0].sum().backward(), convention="MAC")
         saved = saved_activation_bytes(twin, lambda net: net(batch).sum())
     tokens = [17, 17, 17, 17] if budget == 1.0 else [17, 14, 12, 10]
-    expected = alast_costs(BlockShape.of(tuned.anatomy), tokens, trained, train_embeddings=train_embeddings)
+    shape = BlockShape.of(tuned.anatomy)
+    expected = alast_costs(shape, tokens, trained, train_embeddings=train_embeddings, memory=memory)
     assert (forward, backward) == (3 * expected.forward_macs, 3 * expected.backward_macs)
     assert saved.bytes == 3 * expected.saved_bytes
+
+
+def test_a_step_in_parts_has_no_formula():
+    with pytest.raises(ConfigError, match="no formula for memory 'leanest'; use 'leaner' or less"):
+        alast_costs(BlockShape(32, 2, 16, 1, 192, 3), [17] * 4, range(4), memory="leanest")
 
 
 def test_counting_costs_moves_no_budget():
