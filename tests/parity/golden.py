@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
+
+
+class Settings(dict[str, Any]):
+    """What a golden was made with; knows what has not been asked for."""
+
+    def __init__(self, found: dict[str, Any]) -> None:
+        super().__init__(found)
+        self.unread = set(found)
+
+    def __getitem__(self, name: str) -> Any:
+        self.unread.discard(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self.unread.discard(name)
+        return super().get(name, default)
 
 
 @dataclass(frozen=True)
@@ -22,6 +38,7 @@ class Golden:
     backbone: dict[str, Any]
     hyperparameters: dict[str, Any]
     path: Path | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def group(self, name: str) -> dict[str, Tensor]:
         prefix = f"{name}/"
@@ -38,6 +55,7 @@ def read(path: Path) -> Golden:
         method=metadata.get("method", ""),
         case=metadata.get("case", ""),
         backbone=json.loads(metadata.get("backbone", "{}")),
-        hyperparameters=json.loads(metadata.get("hyperparameters", "{}")),
+        hyperparameters=Settings(json.loads(metadata.get("hyperparameters", "{}"))),
         path=path,
+        metadata=metadata,
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 import vitune
@@ -38,10 +37,15 @@ def check(path: Path) -> dict[str, Any]:
         if golden.kind not in {"model", *kinds}:
             raise ValueError(f"nothing is known about kind '{golden.kind}' of method '{golden.method}'")
         compared = kinds[golden.kind](golden) if golden.kind in kinds else compare(golden, reference.case)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever it is, the other files are still to be checked
         compared = {"logits_max_abs": None, "loss_abs": None, "grad_excess": None, "compared": 0}
         compared |= {"uncompared": sorted(golden.tensors), "ok": False}
-        failed = {"error": str(error)}
+        failed = {"error": str(error) or type(error).__name__}
+    unread = sorted(getattr(golden.hyperparameters, "unread", ()))
+    if (
+        unread and not compared["ok"] and not failed
+    ):  # a name alone changes nothing; a difference has a reason
+        failed = {"error": f"these hyperparameters are not known here: {', '.join(unread)}"}
     about = {"file": str(path), "kind": golden.kind, "method": golden.method, "case": golden.case}
     return about | compared | failed
 
@@ -90,7 +94,8 @@ def verdict(
     Args:
         golden: The reference.
         ours: Our tensors by their names in the golden; those that the golden does not have are left aside. Integers
-            and booleans must be equal; what has `grad` in the first part of its name has the tolerance of gradients.
+            and booleans must be equal; what has `grad` in the first part of its name, and SPT's sensitivities, which
+            are squares of gradients, have the tolerance of gradients.
         used: Names in the golden that served as inputs.
         ours_alone: Names of ours that the golden did not fill or does not have.
     """
@@ -103,7 +108,7 @@ def verdict(
         if not reference.is_floating_point():
             same = tensor.shape == reference.shape and bool((tensor.long() == reference.long()).all())
             worst[name] = 0.0 if same else float("inf")
-        elif name.startswith(("grad", "aux/grad")):
+        elif name.startswith(("grad", "aux/grad", "aux/sensitivity")):
             allowed = GRAD_RELATIVE * reference.abs().max().item() + GRAD_ABSOLUTE
             excess[name] = distance(tensor, reference) - allowed
         else:

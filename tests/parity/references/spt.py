@@ -57,6 +57,8 @@ def translated(golden: Golden) -> Golden:
     tensors: dict[str, Tensor] = {}
     for key, tensor in golden.tensors.items():
         group, _, name = key.partition("/")
+        if ".sparse_" in name and not tensor.numel():
+            continue  # a tensor that was ranked and of which nothing was selected: nothing to train
         sliced = re.fullmatch(QKV, name)
         if group == "param" and sliced:
             tensors["param/" + re.sub(QKV, r"\1.\2_proj.\3", name)] = tensor
