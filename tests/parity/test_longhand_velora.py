@@ -10,20 +10,23 @@ from tests.parity.longhand import velora
 INITS = ("batch_average_once", "batch_average", "ema_0.5", "uniform", "none")
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("init", INITS)
-def test_linear(init, tmp_path):
+def test_linear(init, half, tmp_path):
     path = tmp_path / "linear.safetensors"
-    result = check(velora.linear(path, groups=[1, 4, 12], init=init, batches=3, bias=init != "uniform"))
+    result = check(
+        velora.linear(path, groups=[1, 4, 12], init=init, batches=3, bias=init != "uniform", half=half)
+    )
     assert result["ok"], result
 
 
 @pytest.mark.parametrize("init", INITS)
-@pytest.mark.parametrize(("groups", "rank", "alpha"), [(1, 1, 1), (12, 3, 16)])
-def test_lora(init, groups, rank, alpha, tmp_path):
-    path = tmp_path / "lora.safetensors"
-    result = check(
-        velora.lora(path, groups=groups, rank=rank, alpha=alpha, scale=1.5, init=init, bias=groups == 1)
-    )
+@pytest.mark.parametrize(
+    ("groups", "rank", "alpha", "half"), [(1, 1, 1, False), (12, 3, 16, False), (4, 2, 8, True)]
+)
+def test_lora(init, groups, rank, alpha, half, tmp_path):
+    sizes = {"groups": groups, "rank": rank, "alpha": alpha, "scale": 1.5, "half": half}
+    result = check(velora.lora(tmp_path / "lora.safetensors", init=init, bias=groups == 1, **sizes))
     assert result["ok"], result
 
 
@@ -36,6 +39,7 @@ def test_ssf(groups, scale, tmp_path):
 MODELS = {
     "running_average": {"groups": 6, "scale": 0.5, "init": "ema_0.9"},
     "every_batch": {"groups": 1, "scale": 1.0, "init": "batch_average", "img_size": 40, "patch_size": 8},
+    "half": {"groups": 6, "scale": 0.1, "init": "batch_average", "half": True},
     "drawn": {"groups": 4, "scale": 1.0, "init": "none", "depth": 1},
     "qkv_too": {"groups": 8, "scale": 2.0, "init": "batch_average_once", "layers": "qkvd"},
     "qkv_alone": {"groups": 3, "scale": 1.0, "init": "uniform", "layers": "qkv", "mlp_ratio": 4.0},

@@ -17,12 +17,12 @@ DRAWN = ("uniform", "none")
 class Wrapper:
     """The vector of one layer."""
 
-    def __init__(self, size: int, init: str) -> None:
+    def __init__(self, size: int, init: str, dtype: torch.dtype = torch.float32) -> None:
         self.init, self.first = init, True
-        self.v = F.normalize(torch.rand(size, generator=torch.Generator().manual_seed(5)), dim=0)
+        self.v = F.normalize(torch.rand(size, generator=torch.Generator().manual_seed(5)), dim=0).to(dtype)
 
     def learn(self, x: Tensor) -> Tensor:
-        mean = x.detach().reshape(-1, len(self.v)).mean(0)
+        mean = x.detach().to(self.v.dtype).reshape(-1, len(self.v)).mean(0)
         if self.init == "batch_average" or (self.init not in DRAWN and self.first):
             self.v = F.normalize(mean, dim=0)
         elif self.init.startswith("ema_"):
@@ -32,7 +32,7 @@ class Wrapper:
         return self.v
 
     def projected(self, x: Tensor) -> Tensor:
-        return x.detach().reshape(-1, len(self.v)) @ self.v
+        return x.detach().to(self.v.dtype).reshape(-1, len(self.v)) @ self.v
 
     def coarse(self, x: Tensor) -> Tensor:
         return (self.projected(x)[:, None] * self.v).reshape(x.shape)
@@ -51,11 +51,24 @@ class Compressed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         weight, coarse = ctx.saved_tensors
         dy = gradients[0]
-        dw = ctx.scale * torch.einsum("bno,bnd->od", dy, coarse)
-        return dy @ weight, dw, dy.sum((0, 1)), None, None
+        return dy @ weight, weight_gradient(dy, coarse, ctx.scale), dy.sum((0, 1)), None, None
 
 
-def linear(path: Path, *, groups: list[int], init: str, batches: int, bias: bool, width: int = 12) -> Path:
+def weight_gradient(dy: Tensor, coarse: Tensor, scale: float) -> Tensor:
+    """Image by image in the type of the coarse input, then summed."""
+    return (scale * (dy.to(coarse.dtype).mT @ coarse)).sum(0).float()
+
+
+def linear(
+    path: Path,
+    *,
+    groups: list[int],
+    init: str,
+    batches: int,
+    bias: bool,
+    half: bool = False,
+    width: int = 12,
+) -> Path:
     """A golden of a layer with several numbers of groups."""
     draw = vit.drawing(0)
     scales = [1.0 + 0.5 * i for i in range(len(groups))]
@@ -67,15 +80,14 @@ def linear(path: Path, *, groups: list[int], init: str, batches: int, bias: bool
     if bias:
         tensors["bias"] = draw(7)
     for count, scale in zip(groups, scales, strict=True):
-        wrapper, here = Wrapper(width // count, init), f"groups{count}"
+        wrapper = Wrapper(width // count, init, torch.float16 if half else torch.float32)
+        here = f"groups{count}"
         for number, x in inputs.items():
             wrapper.learn(x)
             dy = dys[number]
             tensors[f"{here}/output{number}"] = F.linear(x, weight, tensors.get("bias"))
             tensors[f"{here}/compressed{number}"] = wrapper.projected(x)
-            tensors[f"{here}/grad_weight{number}"] = scale * torch.einsum(
-                "bno,bnd->od", dy, wrapper.coarse(x)
-            )
+            tensors[f"{here}/grad_weight{number}"] = weight_gradient(dy, wrapper.coarse(x), scale)
             tensors[f"{here}/grad_input{number}"] = dy @ weight
             if bias:
                 tensors[f"{here}/grad_bias{number}"] = dy.sum((0, 1))
@@ -85,12 +97,22 @@ def linear(path: Path, *, groups: list[int], init: str, batches: int, bias: bool
         "init_type": init,
         "groups": groups,
         "scale_per_group": scales,
-        "fp16_projection": False,
+        "fp16_projection": half,
     }
     return vit.write(path, tensors, {}, method="velora", hyperparameters=given, kind="linear_op")
 
 
-def lora(path: Path, *, groups: int, rank: int, alpha: float, scale: float, init: str, bias: bool) -> Path:
+def lora(
+    path: Path,
+    *,
+    groups: int,
+    rank: int,
+    alpha: float,
+    scale: float,
+    init: str,
+    bias: bool,
+    half: bool = False,
+) -> Path:
     """A golden of A of a LoRA."""
     draw = vit.drawing(0)
     tensors = {"input": draw(2, 3, 12, mean=0.4), "grad_output": draw(2, 3, 5), "base_weight": draw(5, 12)}
@@ -98,14 +120,15 @@ def lora(path: Path, *, groups: int, rank: int, alpha: float, scale: float, init
     if bias:
         tensors["base_bias"] = draw(5)
     x, dy, down, up = (tensors[name] for name in ("input", "grad_output", "lora_A", "lora_B"))
-    wrapper, factor = Wrapper(12 // groups, init), alpha / rank
+    wrapper, factor = Wrapper(12 // groups, init, torch.float16 if half else torch.float32), alpha / rank
     wrapper.learn(x)
     y = F.linear(x, tensors["base_weight"], tensors.get("base_bias")) + factor * (x @ down.t() @ up.t())
     tensors |= {"output_train": y, "output_eval": y, "v": wrapper.v[None]}
     tensors["grad_input"] = dy @ tensors["base_weight"] + factor * (dy @ up @ down)
     tensors["grad_lora_B"] = factor * torch.einsum("bno,bnr->or", dy, x @ down.t())
-    tensors["grad_lora_A"] = scale * factor * torch.einsum("bnr,bnd->rd", dy @ up, wrapper.coarse(x))
+    tensors["grad_lora_A"] = weight_gradient(factor * dy @ up, wrapper.coarse(x), scale)
     given = {"num_groups": groups, "velora_scale": scale, "r": rank, "lora_alpha": alpha, "dropout": 0}
+    given["fp16_projection"] = half
     return vit.write(
         path, tensors, {}, method="velora", hyperparameters=given | {"init_type": init}, kind="lora_op"
     )
@@ -123,7 +146,9 @@ def ssf(path: Path, *, groups: int, scale: float) -> Path:
     return vit.write(path, tensors, {}, method="velora", hyperparameters=given, kind="ssf_op")
 
 
-def model(path: Path, *, groups: int, scale: float, init: str, layers: str = "d", **changes: Any) -> Path:
+def model(
+    path: Path, *, groups: int, scale: float, init: str, layers: str = "d", half: bool = False, **changes: Any
+) -> Path:
     """A golden of full fine-tuning, two batches in a row."""
     spec = vit.backbone(**changes)
     draw = vit.drawing(0)
@@ -132,7 +157,7 @@ def model(path: Path, *, groups: int, scale: float, init: str, layers: str = "d"
     wrapped = {"mlp": hidden} if "d" in layers else {}
     wrapped |= {"attn": width} if "qkv" in layers else {}
     wrappers = {
-        f"blocks.{i}.{name}": Wrapper(size // groups, init)
+        f"blocks.{i}.{name}": Wrapper(size // groups, init, torch.float16 if half else torch.float32)
         for i in range(spec["depth"])
         for name, size in wrapped.items()
     }
@@ -164,4 +189,5 @@ def model(path: Path, *, groups: int, scale: float, init: str, layers: str = "d"
     tensors |= {f"aux/grad2/{name}": again[f"grad/{name}"] for name in names if name.endswith("weight")}
     vectors = {f"{at}.velora_wrapper.embed": wrapper.v[None] for at, wrapper in wrappers.items()}
     given = {"num_groups": groups, "velora_scale": scale, "layers": layers, "init_type": init, "rank": 1}
+    given["fp16_projection"] = half
     return vit.write(path, tensors, p | vectors, method="velora", hyperparameters=given, backbone=spec)
