@@ -22,6 +22,9 @@ class Settings(dict[str, Any]):
         self.unread.discard(name)
         return super().__getitem__(name)
 
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"the golden does not state '{name}'")
+
     def get(self, name: str, default: Any = None) -> Any:
         self.unread.discard(name)
         return super().get(name, default)

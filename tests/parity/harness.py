@@ -1,8 +1,8 @@
 """Check one golden file: fill a tuned model with its tensors, run it, compare everything.
 
-Logits, loss and intermediate tensors within 1e-5 absolute; gradients within 1e-4 of the tensor's largest value plus
-1e-6. A file is ok when every tensor was compared or served as an input, every trained tensor of ours was compared and
-every weight of ours was filled.
+Logits and loss within 1e-5 absolute, intermediate tensors too or within 1e-5 of their largest value if that is above 1;
+gradients within 1e-4 of the tensor's largest value plus 1e-6. A file is ok when every tensor was compared or served as
+an input, every trained tensor of ours was compared and every weight of ours was filled.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check(path: Path) -> dict[str, Any]:
     if (
         unread and not compared["ok"] and not failed
     ):  # a name alone changes nothing; a difference has a reason
-        failed = {"error": f"these hyperparameters are not known here: {', '.join(unread)}"}
+        failed = {"error": f"nothing here reads these hyperparameters, which may be why: {', '.join(unread)}"}
     about = {"file": str(path), "kind": golden.kind, "method": golden.method, "case": golden.case}
     return about | compared | failed
 
@@ -112,7 +112,9 @@ def verdict(
             allowed = GRAD_RELATIVE * reference.abs().max().item() + GRAD_ABSOLUTE
             excess[name] = distance(tensor, reference) - allowed
         else:
-            worst[name] = distance(tensor, reference)
+            # Features of size 50 are not known to 1e-5 in float32.
+            largest = reference.abs().max().item() if name.startswith("aux/") and reference.numel() else 1.0
+            worst[name] = distance(tensor, reference) / max(1.0, largest)
     compared = worst.keys() | excess.keys()
     uncompared = sorted(golden.tensors.keys() - compared - used)
     uncompared += sorted(f"ours: {name}" for name in ours_alone)

@@ -53,7 +53,6 @@ def model(golden: Golden) -> dict[str, Any]:
 def translated(golden: Golden) -> Golden:
     """The golden with rows of qkv under timm's names, places flattened, and trained rows of biases as differences."""
     width = golden.backbone["embed_dim"]
-    columns = {"mlp.fc2": round(width * golden.backbone["mlp_ratio"])}
     tensors: dict[str, Tensor] = {}
     for key, tensor in golden.tensors.items():
         group, _, name = key.partition("/")
@@ -68,8 +67,7 @@ def translated(golden: Golden) -> Golden:
         elif key.startswith("aux/index/"):
             linear, _, kind = name.removeprefix("index/").rpartition(".")
             first = "qkv".index(linear[-1]) * width if linear[-2:] in (".q", ".k", ".v") else 0
-            short = linear.split(".", 2)[2]
-            in_features = columns.get(short, width)
+            in_features = golden.tensors[f"param/{linear}.weight"].shape[1]
             flat = (
                 (tensor[0] + first) * in_features + tensor[1] if kind == "sparse_weight" else tensor + first
             )
