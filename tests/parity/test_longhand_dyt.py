@@ -19,6 +19,7 @@ MODELS = {
     "another_threshold": {"threshold": 0.6, "adapter_layernorm": "in", "num_classes": 9},
     "train_another_rate": TRAIN | {"tau": 0.7, "target_ratio": 0.9, "rate_weight": 3.5, "threshold": 0.4},
     "train_norm_out": TRAIN | {"adapter_layernorm": "out", "scale": "learnable", "layerscale_init": 0.1},
+    "gates_from_the_second_block_on": TRAIN | {"keep_layers": 1, "depth": 3},
     "moe_sigmoid": {"experts": 2, "routing": "sigmoid", "adapter_layernorm": "in", "scale": "learnable"},
     "moe_norm_out": {"experts": 3, "routing": "softmax", "adapter_layernorm": "out"},
     "moe_train": TRAIN | {"experts": 4, "routing": "softmax"},
@@ -42,10 +43,12 @@ def test_model(name, tmp_path):
 FEATURES = {
     "rectangular": {"out_indices": [0, 2, 3, 4], "depth": 5, "input_hw": [32, 48], "target_ratio": 0.7},
     "options": {
-        "out_indices": [1, 1, 0, 1],
+        "out_indices": [0, 1, 2, 3],
+        "depth": 4,
         "scale": "learnable",
         "adapter_layernorm": "in",
         "layerscale_init": 0.1,
+        "keep_layers": 2,
     },
 }
 

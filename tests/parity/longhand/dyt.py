@@ -56,8 +56,9 @@ class Model:
                 if hyper["scale"] == "learnable":
                     tensors["scale"] = draw(1, mean=0.7)
                 found = {f"{at}.{name}": tensor for name, tensor in tensors.items()}
-                found |= {f"blocks.{i}.{gate}.mlp_head.weight": draw(1, width, std=0.5)}
-                found |= {f"blocks.{i}.{gate}.mlp_head.bias": draw(1)}
+                if i >= hyper.get("keep_layers", 0):
+                    found |= {f"blocks.{i}.{gate}.mlp_head.weight": draw(1, width, std=0.5)}
+                    found |= {f"blocks.{i}.{gate}.mlp_head.bias": draw(1)}
                 self.p |= found
                 self.new += found
 
@@ -78,6 +79,8 @@ class Model:
 
     def gate(self, at: str, h: Tensor) -> Tensor:
         """The mask (B, S, 1), the class token's 1 in front."""
+        if f"{at}.mlp_head.weight" not in self.p:
+            return torch.ones_like(h[..., :1])
         score = vit.linear(self.p, f"{at}.mlp_head", h[:, 1:])[..., 0]
         y = score.sigmoid()
         if self.training:
@@ -190,7 +193,8 @@ def operations(model: Model) -> dict[str, Tensor]:
     each = 2 * width * hidden + 5 * width
     depth = spec["depth"]
     plain = base + depth * (around + tokens * each)
-    images = base + depth * (around + adapter) + (kept * each).sum(1)
+    whole = depth - kept.shape[1]  # blocks without a gate
+    images = base + depth * (around + adapter) + (kept * each).sum(1) + whole * tokens * each
     return {
         "macs_per_sample": images,
         "macs_all_tokens": torch.tensor(plain + depth * adapter),
@@ -321,7 +325,7 @@ def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "adapter_layernorm": "none",
     }
     hyper |= {"tau": 5.0, "threshold": 0.5, "threshold_strict": True, "target_ratio": 0.5, "rate_weight": 2.0}
-    known = {*hyper, "layerscale_init", "experts", "routing"}
+    known = {*hyper, "layerscale_init", "experts", "routing", "keep_layers"}
     hyper |= {name: value for name, value in options.items() if name in known}
     tiny = {"patch_size": 8, "num_heads": 2, "embed_dim": 16, "class_token": True, "pool": "cls"}
     return vit.backbone(**tiny | {k: v for k, v in options.items() if k not in known}), hyper

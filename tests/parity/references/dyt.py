@@ -43,6 +43,7 @@ def method(golden: Golden) -> DyT:
         layernorm=hyper.get("adapter_layernorm", "none"),
         dropout=0.0,
         dispatch=DISPATCH[hyper.get("variant", "mlp_dispatch")],
+        first_block=hyper.get("keep_layers", 0),
         target_rate=hyper["target_ratio"],
         rate_weight=hyper["rate_weight"],
         temperature=hyper["tau"],

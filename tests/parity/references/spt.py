@@ -90,7 +90,9 @@ def case(golden: Golden) -> Case:
             inputs[key] = f"{path}.vitune.spt_sparse.{part}.{which}.index"
             rules.append((re.escape(f"{linear}.{kind}"), f"{path}.vitune.spt_sparse.{part}.{which}.values"))
     kind = given["structured_type"]
-    numbers = {"lora": {"0": "down", "1": "up"}, "adapter": {"0": "down", "2": "up"}}[kind]
+    if kind not in ("lora", "adapter"):
+        raise ValueError(f"modules of kind '{kind}' are not known here")
+    numbers = {"0": "down", {"lora": "1", "adapter": "2"}[kind]: "up"}
     for key in golden.group("param"):
         found = re.fullmatch(r"(blocks\.\d+\.\w+)\.structured_(\w+)\.learnable\.(\d)\.(weight|bias)", key)
         if found:
