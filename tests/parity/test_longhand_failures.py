@@ -84,6 +84,12 @@ def test_stages_that_leave_blocks_out(tmp_path):
     assert result["error"] == "stages that end at blocks [1, 3, 5, 7] do not own [1, 1, 1, 1] blocks each"
 
 
+def test_what_the_side_network_has_no_choice_about(tmp_path):
+    path = hst.golden(tmp_path / "golden.safetensors")
+    result = check(restated(path, hyperparameters={"bn_momentum": 0.2}))
+    assert result["error"] == "'bn_momentum' is always 0.1 here, not 0.2"
+
+
 def test_a_published_file_of_another_digest(tmp_path):
     path = bi.published(
         tmp_path / "golden.safetensors",

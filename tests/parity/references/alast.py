@@ -173,7 +173,7 @@ class _Comparison:
     def steps(self, name: str, ours: Tensor) -> None:
         """A value per step: deltas are sums of thousands of squares, all else is absolute."""
         largest = self._golden.tensors[name].abs().max().item() if name in self._golden.tensors else 0.0
-        self.near(name, ours, self.later / 2 * max(1.0, largest) if name == "aux/delta" else self.later)
+        self.near(name, ours, self.later * max(1.0, largest) if name == "aux/delta" else self.later)
 
     def note_noise(self, trained: dict[str, nn.Parameter]) -> None:
         """Remember where a gradient was rounding: a few single weights, and the key third of a qkv bias."""
