@@ -14,7 +14,6 @@ from tests.parity.case import Case, substitution
 from tests.parity.golden import Golden
 from tests.parity.harness import fill, verdict
 
-
 # What the reference leaves no choice about.
 FIXED = {"num_stages": 4, "bn1d_eps": 1e-6, "bn_momentum": 0.1}
 
