@@ -76,6 +76,8 @@ def build(backbone: dict[str, Any]) -> nn.Module:
 def _vit(backbone: dict[str, Any]) -> nn.Module:
     options = {key: backbone[key] for key in _SAME if key in backbone}
     options |= {key: backbone[key] for key in _OPTIONAL if key in backbone}
+    if backbone.get("layer_scale"):  # what it starts at does not matter: it is filled
+        options.setdefault("init_values", 1.0)
     if "input_hw" in backbone:  # rectangular images
         options["img_size"] = tuple(backbone["input_hw"])
     options["global_pool"] = "avg" if averages(backbone) else "token"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ class Noted(dict[str, Any]):
         self.asked.add(key)
         return super().__getitem__(key)
 
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"the golden does not state '{key}'")
+
     def get(self, key: str, default: Any = None) -> Any:
         """As of any dictionary."""
         self.asked.add(key)
@@ -39,6 +42,7 @@ class Golden:
     backbone: dict[str, Any]
     hyperparameters: dict[str, Any]
     path: Path | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     def group(self, name: str) -> dict[str, Tensor]:
         prefix = f"{name}/"
@@ -65,4 +69,5 @@ def read(path: Path) -> Golden:
         backbone=Noted(json.loads(metadata.get("backbone", "{}"))),
         hyperparameters=Noted(json.loads(metadata.get("hyperparameters", "{}"))),
         path=path,
+        metadata=metadata,
     )

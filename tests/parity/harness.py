@@ -28,6 +28,7 @@ from vitune.surgery import LeaveOut
 ABSOLUTE, RELATIVE = 1e-5, 1e-6
 GRAD_RELATIVE, GRAD_ABSOLUTE = 1e-4, 1e-6
 NEAR, ROUNDINGS = 10, 3
+GRAD_ROUNDING = 1e-5  # of gradients that are zero in exact arithmetic
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -104,16 +105,19 @@ def verdict(
     used: set[str],
     ours_alone: Collection[str] = (),
     rounding: Callable[[], Mapping[str, float]] | None = None,
+    vanishing: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compare tensors of ours with those of a golden, whatever its kind.
 
     Args:
         golden: The reference.
         ours: Our tensors by their names in the golden; those that the golden does not have are left aside. Integers
-            and booleans must be equal; what has `grad` in the first part of its name has the tolerance of gradients.
+            and booleans must be equal; what has `grad` in the first part of its name, and SPT's sensitivities, which
+            are squares of gradients, have the tolerance of gradients.
         used: Names in the golden that served as inputs.
         ours_alone: Names of ours that the golden did not fill or does not have.
         rounding: Gives by how much rounding moves tensors of ours; asked where a few are just beyond the tolerance.
+        vanishing: Names of gradients that would be zero but for rounding.
     """
     far: dict[str, float] = {}
     allowed: dict[str, float] = {}
@@ -128,7 +132,7 @@ def verdict(
         far[name] = distance(tensor, reference)
         largest = reference.abs().max().item() if reference.numel() else 0.0
         if is_gradient(name):
-            allowed[name] = GRAD_RELATIVE * largest + GRAD_ABSOLUTE
+            allowed[name] = GRAD_RELATIVE * largest + (GRAD_ROUNDING if name in vanishing else GRAD_ABSOLUTE)
         else:
             allowed[name] = max(ABSOLUTE, RELATIVE * largest) if name.startswith("aux/") else ABSOLUTE
     beyond = [name for name in far if not far[name] <= allowed[name]]
@@ -154,7 +158,7 @@ def verdict(
 
 def is_gradient(name: str) -> bool:
     """Whether a tensor of a golden has the tolerance of gradients."""
-    return name.startswith(("grad", "aux/grad"))
+    return name.startswith(("grad", "aux/grad", "aux/sensitivity"))
 
 
 def distance(ours: Tensor, reference: Tensor) -> float:

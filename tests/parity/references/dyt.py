@@ -33,12 +33,17 @@ def method(golden: Golden) -> DyT:
     """Settings; dropout is off in the goldens."""
     hyper = golden.hyperparameters
     scale = hyper["scale"]
+    if not hyper.get("threshold_strict", True):
+        raise ValueError("a gate that opens at the threshold itself is not known here")
+    if hyper.get("expert_mix", "weights") != "weights" or hyper.get("router_bias", False):
+        raise ValueError("experts are mixed by their weights here, by a router without bias")
     return vitune.DyT(
         bottleneck=hyper["bottleneck"],
         scale="learnable" if str(scale).startswith("learnable") else float(scale),
         layernorm=hyper.get("adapter_layernorm", "none"),
         dropout=0.0,
         dispatch=DISPATCH[hyper.get("variant", "mlp_dispatch")],
+        first_block=hyper.get("keep_layers", 0),
         target_rate=hyper["target_ratio"],
         rate_weight=hyper["rate_weight"],
         temperature=hyper["tau"],
@@ -48,21 +53,25 @@ def method(golden: Golden) -> DyT:
     )
 
 
+# The released code has the dispatch of the MLP alone; the other names are what its own would be called.
+ADAPTERS = {"adaptattn": "attn_beside", "adaptmlp": "mlp_beside", "adaptlayer": "beside"}
+GATES = {"attn_token_select": "attn_around", "mlp_token_select": "mlp_around", "layer_token_select": "around"}
+
+
 def names(config: DyT) -> Names:
-    ours = r"\1.vitune.points.mlp_beside.dyt"
-    return substitution(
-        (r"(blocks\.\d+)\.adaptmlp\.(down|up)_proj\.(weight|bias)", ours + r".\2.\3"),
-        (r"(blocks\.\d+)\.adaptmlp\.scale", ours + ".scale"),
-        (
-            r"(blocks\.\d+)\.adaptmlp\.adapter_layer_norm\w*\.(weight|bias)",
-            ours + rf".norm_{config.layernorm}.\2",
-        ),
-        (r"(blocks\.\d+)\.adaptmlp\.((?:down|up)_(?:weight|bias)|router\.weight)", ours + r".\2"),
-        (
-            r"(blocks\.\d+)\.mlp_token_select\.mlp_head\.(weight|bias)",
-            r"\1.vitune.points.mlp_around.dyt.score.\2",
-        ),
-    )
+    rules = []
+    for theirs, point in ADAPTERS.items():
+        start, ours = rf"(blocks\.\d+)\.{theirs}\.", rf"\1.vitune.points.{point}.dyt."
+        rules += [
+            (start + r"(down|up)_proj\.(weight|bias)", ours + r"\2.\3"),
+            (start + "scale", ours + "scale"),
+            (start + r"adapter_layer_norm\w*\.(weight|bias)", ours + rf"norm_{config.layernorm}.\2"),
+            (start + r"((?:down|up)_(?:weight|bias)|router\.weight)", ours + r"\2"),
+        ]
+    for theirs, point in GATES.items():
+        gate = rf"\1.vitune.points.{point}.dyt.score.\2"
+        rules.append((rf"(blocks\.\d+)\.{theirs}\.mlp_head\.(weight|bias)", gate))
+    return substitution(*rules)
 
 
 def case(golden: Golden) -> Case:

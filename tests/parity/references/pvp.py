@@ -16,18 +16,16 @@ from tests.parity.harness import ABSOLUTE, distance, fill
 from vitune.adapters import load_modules, save_modules
 
 
-def hosts(golden: Golden) -> dict[str, vitune.Method]:
-    """The method of each kind of module."""
-    values = golden.hyperparameters
-    relu = "relu" in str(values.get("adapter", "")).lower()
-    return {
-        "vpt_deep": vitune.VPT(prompts=values["prompt_length"], mode="deep"),
-        "vpt_shallow": vitune.VPT(prompts=values["prompt_length"], mode="shallow"),
-        "lora": vitune.LoRA(rank=values["lora_rank"], scale=values["lora_scaling"]),
-        "adapter": vitune.Adapter(
-            bottleneck=values["adapter_bottleneck"], activation="relu" if relu else "gelu"
-        ),
-    }
+def host(kind: str, values: dict[str, Any]) -> vitune.Method:
+    """The method of a kind of module."""
+    if kind in ("vpt_deep", "vpt_shallow"):
+        return vitune.VPT(prompts=values["prompt_length"], mode="deep" if kind == "vpt_deep" else "shallow")
+    if kind == "lora":
+        return vitune.LoRA(rank=values["lora_rank"], scale=values["lora_scaling"])
+    if kind == "adapter":
+        relu = "gelu" not in str(values.get("adapter", "")).lower()
+        return vitune.Adapter(bottleneck=values["adapter_bottleneck"], activation="relu" if relu else "gelu")
+    raise ValueError(f"nothing is known about modules of kind '{kind}'")
 
 
 def _plain(golden: Golden, phase: str) -> torch.nn.Module:
@@ -73,7 +71,8 @@ def transfer(golden: Golden) -> dict[str, Any]:
     ours: dict[str, Tensor] = {}
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         ours["logits/none/downstream"] = _plain(golden, "downstream")(images)
-        for kind, method in hosts(golden).items():
+        for kind in sorted({name.split("/")[0] for name in golden.group("module")}):
+            method = host(kind, golden.hyperparameters)
             first = vitune.apply(_plain(golden, "pretrain"), method)
             modules = golden.group(f"module/{kind}")
             _fill_modules(first, kind, modules)

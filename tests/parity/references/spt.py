@@ -53,10 +53,11 @@ def model(golden: Golden) -> dict[str, Any]:
 def translated(golden: Golden) -> Golden:
     """The golden with rows of qkv under timm's names, places flattened, and trained rows of biases as differences."""
     width = golden.backbone["embed_dim"]
-    columns = {"mlp.fc2": round(width * golden.backbone["mlp_ratio"])}
     tensors: dict[str, Tensor] = {}
     for key, tensor in golden.tensors.items():
         group, _, name = key.partition("/")
+        if ".sparse_" in name and not tensor.numel():
+            continue  # a tensor that was ranked and of which nothing was selected: nothing to train
         sliced = re.fullmatch(QKV, name)
         if group == "param" and sliced:
             tensors["param/" + re.sub(QKV, r"\1.\2_proj.\3", name)] = tensor
@@ -66,8 +67,7 @@ def translated(golden: Golden) -> Golden:
         elif key.startswith("aux/index/"):
             linear, _, kind = name.removeprefix("index/").rpartition(".")
             first = "qkv".index(linear[-1]) * width if linear[-2:] in (".q", ".k", ".v") else 0
-            short = linear.split(".", 2)[2]
-            in_features = columns.get(short, width)
+            in_features = golden.tensors[f"param/{linear}.weight"].shape[1]
             flat = (
                 (tensor[0] + first) * in_features + tensor[1] if kind == "sparse_weight" else tensor + first
             )
@@ -90,7 +90,9 @@ def case(golden: Golden) -> Case:
             inputs[key] = f"{path}.vitune.spt_sparse.{part}.{which}.index"
             rules.append((re.escape(f"{linear}.{kind}"), f"{path}.vitune.spt_sparse.{part}.{which}.values"))
     kind = given["structured_type"]
-    numbers = {"lora": {"0": "down", "1": "up"}, "adapter": {"0": "down", "2": "up"}}[kind]
+    if kind not in ("lora", "adapter"):
+        raise ValueError(f"modules of kind '{kind}' are not known here")
+    numbers = {"0": "down", {"lora": "1", "adapter": "2"}[kind]: "up"}
     for key in golden.group("param"):
         found = re.fullmatch(r"(blocks\.\d+\.\w+)\.structured_(\w+)\.learnable\.(\d)\.(weight|bias)", key)
         if found:

@@ -38,6 +38,12 @@ def settings(golden: Golden, **further: Any) -> vitune.VeLoRA:
     return vitune.VeLoRA(half=found.get("fp16_projection", False), **further)
 
 
+def take(direction: Direction, v: Tensor) -> None:
+    """A vector that the reference drew, and never changes, is an input."""
+    if direction.compression.init == "uniform":
+        direction.v.copy_(v.flatten())
+
+
 def case(golden: Golden) -> Case:
     return Case(settings(golden), none_new)
 
@@ -53,6 +59,9 @@ def model(golden: Golden) -> dict[str, Any]:
     weights = {name: tensor for name, tensor in params.items() if name not in vectors}
     unfilled = fill(tuned.model, weights, {name: place(name, width, family) for name in weights})
     unfilled = {name for name in unfilled if ".vitune.velora." not in name}
+    layers = {name: _layer(tuned, name) for name in vectors}
+    for name, direction in layers.items():
+        take(direction, params[name])
     places = {name: place(name, width, family) for name in golden.group("grad")}
     tuned.model.train()
     trained = tuned.trainable()
@@ -74,14 +83,20 @@ def model(golden: Golden) -> dict[str, Any]:
         logits, loss, gradients = run(tensors["aux/input2"], tensors["aux/labels2"])
         ours |= {"aux/logits2": logits, "aux/loss2": loss}
         ours |= {f"aux/grad2/{name}": gradient for name, gradient in gradients.items()}
-    for name in vectors:
-        start, wrapped = re.fullmatch(r"(blocks\.\d+)\.(\w+)\.velora_wrapper\.embed", name).groups()  # type: ignore[union-attr]
-        layer = tuned.model.get_submodule(f"{start}.{WRAPPED[wrapped][1]}.vitune.velora")
-        ours[f"param/{name}"] = layer.v.reshape(params[name].shape)  # type: ignore[union-attr, operator]
+    for name, direction in layers.items():
+        ours[f"param/{name}"] = direction.v.reshape(params[name].shape)
     missing = set(trained) - {where.name for where in places.values()}
     result = verdict(golden, ours, used, missing | unfilled)
     there = {"logits", "loss"} <= tensors.keys() and result["grad_excess"] is not None
     return result | {"ok": result["ok"] and there}
+
+
+def _layer(tuned: vitune.Tuned, name: str) -> Direction:
+    """Where the reference's vector of that name is here."""
+    start, wrapped = re.fullmatch(r"(blocks\.\d+)\.(\w+)\.velora_wrapper\.embed", name).groups()  # type: ignore[union-attr]
+    found = tuned.model.get_submodule(f"{start}.{WRAPPED[wrapped][1]}.vitune.velora")
+    assert isinstance(found, Direction)
+    return found
 
 
 def linear(golden: Golden) -> dict[str, Any]:
@@ -89,8 +104,9 @@ def linear(golden: Golden) -> dict[str, Any]:
     tensors, found = golden.tensors, golden.hyperparameters
     batches = sorted(name.removeprefix("input") for name in tensors if name.startswith("input"))
     ours: dict[str, Tensor | None] = {}
-    scales = found.get("scale_per_group", [1.0] * len(found["groups"]))
-    for groups, scale in zip(found["groups"], scales, strict=True):
+    every = found.get("groups", [found.get("num_groups")])
+    scales = found.get("scale_per_group", [found.get("velora_scale", 1.0)] * len(every))
+    for groups, scale in zip(every, scales, strict=True):
         method = settings(golden, num_groups=groups, scale=scale)
         layer = nn.Linear(*reversed(tensors["weight"].shape), bias="bias" in tensors)
         with torch.no_grad():
@@ -100,19 +116,19 @@ def linear(golden: Golden) -> dict[str, Any]:
         direction = Direction(method.compression(layer.in_features))
         attach(layer, VeloraLinearEdit, direction)
         here = f"groups{groups}"
+        v = tensors[f"{here}/v"]
+        take(direction, v)
         for batch in batches:
             layer.zero_grad(set_to_none=True)
             x = tensors[f"input{batch}"].clone().requires_grad_()
             y = layer(x)
             y.backward(tensors[f"grad_output{batch}"])
-            v = direction.v.to(torch.float16 if method.half else x.dtype)
-            z = project(x.detach(), v, groups)
+            z = project(x.detach(), direction.v.to(torch.float16 if method.half else x.dtype), groups)
             ours[f"{here}/output{batch}"] = y
             ours[f"{here}/compressed{batch}"] = z.flatten()
             ours[f"{here}/grad_weight{batch}"] = layer.weight.grad
             ours[f"{here}/grad_input{batch}"] = x.grad
             ours[f"{here}/grad_bias{batch}"] = None if layer.bias is None else layer.bias.grad
-        v = tensors[f"{here}/v"]
         ours[f"{here}/v"] = direction.v.to(v.dtype).reshape(v.shape)
     used = {"weight", "bias", *(f"{kind}{batch}" for batch in batches for kind in ("input", "grad_output"))}
     return _verdict(golden, ours, used)
@@ -139,6 +155,7 @@ def lora(golden: Golden) -> dict[str, Any]:
     method = settings(golden)
     direction = Direction(method.compression(inputs))
     attach(updates, VeloraDownEdit, direction)
+    take(direction, tensors["v"])
     x = tensors["input"].clone().requires_grad_()
     y = base(x)
     y.backward(tensors["grad_output"])

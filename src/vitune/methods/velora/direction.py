@@ -93,6 +93,9 @@ class Direction(nn.Module):
             if init == "ema":
                 decay = torch.where(known, self.compression.decay, 0.0)
                 average = decay * self.v.float() + (1 - decay) * average
+            if self.compression.half:  # as the release rounds
+                average = average.half()
+                average = average / average.norm().clamp_min(_EPS)
             fresh = normalised(average, exact=not self.compression.half)
         if init in ("batch_average_once", "uniform", "random"):
             # Averaged weights (EMA) shrink a vector that was learnt during the run; all else leaves it as it is.
@@ -111,13 +114,11 @@ class Direction(nn.Module):
 
 
 def mean_sub_token(x: Tensor, compression: Compression) -> Tensor:
-    """Mean of the sub-tokens of x (..., D), (M,) in float32, over all processes where the vector is learnt once or as a
-    running average; its direction in float16 where that is asked for."""
+    """Mean of the sub-tokens of x (..., D), (M,), over all processes where the vector is learnt once or as a running
+    average; in float32, or in float16 where that is asked for."""
     rows = x.reshape(-1, x.shape[-1])
     if compression.half:  # as the release rounds
-        pieces = sub_tokens(rows.half(), compression.groups, compression.size)
-        mean = pieces.flatten(0, 1).mean(0)
-        return mean / mean.norm().clamp_min(_EPS)
+        return sub_tokens(rows.half(), compression.groups, compression.size).flatten(0, 1).mean(0)
     mean = sub_tokens(rows.mean(0, dtype=torch.float32), compression.groups, compression.size).mean((0, 1))
     together = distributed.is_available() and distributed.is_initialized()
     if together and compression.init != "batch_average" and not isinstance(x, FakeTensor):
