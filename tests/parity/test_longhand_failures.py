@@ -114,7 +114,7 @@ def test_large_features_are_known_less_exactly(tmp_path):
     name = "aux/token_logits"
     largest = tensors[name].abs().max().item()
     allowed = max(ABSOLUTE, RELATIVE * largest)
-        for moved, ok in ((0.5 * allowed, True), (20 * allowed, False)):
+    for moved, ok in ((0.5 * allowed, True), (20 * allowed, False)):
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
         changed = tmp_path / "changed.safetensors"
