@@ -36,8 +36,8 @@ FROZEN = {
     "--weights --workers",
     "suggest": "--batch-size --device --epochs --fit-disk --fit-memory --fit-params --fit-time --image-column --json "
     "--label-column --method --methods --model --no-inference-overhead --precision --seconds --shots",
-    "profile": "--batch-size --classes --device --html --image-size --memory --method --model --out --peak --precision "
-    "--time",
+    "profile": "--batch-size --classes --device --html --image-size --memory --method --methods --model --out --peak "
+    "--precision --time",
     "list": "",
     "show": "--model",
 }

@@ -30,7 +30,7 @@ def test_a_config_trains_and_merges(run: Run, images: Path) -> None:
 
 
 def test_a_config_is_profiled_beside_ours(run: Run) -> None:
-    outcome = run("profile", "--method", "lora(roles=attn.qkv)", "--method", "peft", "--batch-size", 2)
+    outcome = run("profile", "--methods", "lora(roles=attn.qkv),peft", "--batch-size", 2)
     assert outcome.code == 0, outcome.err
     lines = [line for line in outcome.out.splitlines() if "lora" in line or "peft" in line]
     assert len(lines) >= 2

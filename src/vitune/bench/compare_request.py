@@ -69,7 +69,7 @@ class CompareRequest:
         object.__setattr__(self, "methods", methods)
         if len(methods) < 2:
             raise ConfigError(
-                f"a comparison needs two methods or more, got {len(methods)}; give --methods again."
+                f"a comparison needs two methods or more, got {len(methods)}; list them, as in --methods linear,ssf."
             )
         for method in methods:
             if methods.count(method) > 1:

@@ -61,7 +61,7 @@ class SuiteRequest:
         if not methods:
             raise ConfigError(
                 f"the suite '{self.suite.name}' has no methods of its own; name two or more: "
-                f"vitune bench {self.suite.name} --methods linear --methods ssf."
+                f"vitune bench {self.suite.name} --methods linear,ssf."
             )
         object.__setattr__(self, "methods", tuple(canonical(text) for text in methods))
         self.chosen_protocol()

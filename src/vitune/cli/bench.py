@@ -15,6 +15,7 @@ from vitune.cli.options import (
     Baseline,
     BatchSize,
     Device,
+    EachMethod,
     Epochs,
     Methods,
     ModelName,
@@ -23,6 +24,7 @@ from vitune.cli.options import (
     RetryFailed,
     Weights,
     Workers,
+    chosen_methods,
     given,
 )
 
@@ -44,6 +46,7 @@ def bench(
         typer.Argument(metavar="ROOT", help="Folder that holds the data of the tasks; 'data' if not given."),
     ] = Path("data"),
     methods: Methods = None,
+    method: EachMethod = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -142,7 +145,7 @@ def bench(
         settings,
         own,
         # What is there does not depend on the methods.
-        methods=tuple(methods or (("linear",) if check else ())),
+        methods=chosen_methods(methods, method) or (("linear",) if check else ()),
         tasks=tuple(tasks or ()),
         model=model,
         weights=weights,

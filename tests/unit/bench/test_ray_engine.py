@@ -115,7 +115,7 @@ def test_nodes_that_cannot_take_part(tmp_path: Path, told: Callable, sentence: s
 def test_no_cluster_is_one_sentence(tmp_path: Path):
     pytest.importorskip("ray")
     data = write_splits(tmp_path / "small", train=3, val=2, test=2)
-    words = [data, "--methods", "linear", "--methods", "bitfit", "--engine", "ray", "--batch-size", 4]
+    words = [data, "--methods", "linear,bitfit", "--engine", "ray", "--batch-size", 4]
     command = [sys.executable, "-m", "vitune", "compare", *map(str, words), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
