@@ -19,8 +19,8 @@ FROZEN = {
     "compare": "--baseline --batch-size --device --engine --epochs --image-column --label-column --method --methods "
     "--model --on-bad-image --out --precision --retry-failed --search --seeds --set --shots --test-domain "
     "--val-fraction --weights --workers",
-    "bench": "--baseline --batch-size --check --device --epochs --method --methods --model --on-bad-image --out "
-    "--precision --protocol --retry-failed --search --seeds --set --tasks --weights --workers",
+    "bench": "--baseline --batch-size --check --device --engine --epochs --method --methods --model "
+    "--on-bad-image --out --precision --protocol --retry-failed --search --seeds --set --tasks --weights --workers",
     "evaluate": "--batch-size --classes --device --image-column --json --label-column --on-bad-image --split "
     "--test-domain --weights --workers",
     "predict": "--batch-size --device --json --top-k --weights",

@@ -16,6 +16,7 @@ from vitune.cli.options import (
     BatchSize,
     Device,
     EachMethod,
+    Engine,
     Epochs,
     Methods,
     ModelName,
@@ -108,6 +109,7 @@ def bench(
     ] = None,
     on_bad_image: OnBadImage = None,
     precision: Precision = None,
+    engine: Engine = None,
     device: Device = None,
     workers: Workers = None,
     out: Annotated[
@@ -133,7 +135,9 @@ def bench(
         device=device,
         set=assignments or None,
     )
-    own = given(search=search, seeds=seeds, workers=workers, baseline=baseline, protocol=protocol)
+    own = given(
+        search=search, seeds=seeds, workers=workers, baseline=baseline, protocol=protocol, engine=engine
+    )
 
     import shlex
 

@@ -9,13 +9,13 @@ import typer
 
 from vitune.cli.options import (
     DATA,
-    MACHINE,
     PROTOCOL,
     RUN,
     Baseline,
     BatchSize,
     Device,
     EachMethod,
+    Engine,
     Epochs,
     ImageColumn,
     LabelColumn,
@@ -85,15 +85,7 @@ def compare(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     precision: Precision = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            metavar="local|ray",
-            help="Run the trials here, or on the Ray cluster that RAY_ADDRESS names.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
+    engine: Engine = None,
     device: Device = None,
     workers: Workers = None,
     out: Annotated[

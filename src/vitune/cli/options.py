@@ -148,6 +148,15 @@ Baseline = Annotated[
         rich_help_panel=PROTOCOL,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Run the trials here, or on the Ray cluster that RAY_ADDRESS names.",
+        rich_help_panel=MACHINE,
+    ),
+]
 RetryFailed = Annotated[
     bool,
     typer.Option("--retry-failed", help="Run trials again that have failed.", rich_help_panel=PROTOCOL),

@@ -54,7 +54,11 @@ BROKEN = "vpt(prompts=100000000000)"  # more than any memory holds
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("root")
+    return write_root(tmp_path_factory.mktemp("root"))
+
+
+def write_root(folder: Path) -> Path:
+    """The data of the suite, and its file."""
     write_splits(folder / "folders", train=3, val=2, test=2)
     write_classes(folder / "shifted", 2)
     write_vtab(folder / "lists")
