@@ -9,6 +9,8 @@ from vitune.tasks.suggest.measuring import StepTimes
 from vitune.tasks.suggest.result import Ranked
 from vitune.tasks.suggest.settings import SuggestSettings
 
+_BUSY = 0.2  # a step that takes so much more or less than its like shared the machine
+
 
 def how_sure(ranked: Sequence[Ranked], times: StepTimes, images: int, backbone: str) -> tuple[str, ...]:
     """What the numbers rest on.
@@ -22,17 +24,26 @@ def how_sure(ranked: Sequence[Ranked], times: StepTimes, images: int, backbone: 
     timed = ", ".join(times.factors)
     memory = "Memory and sizes are counted on your model; on a CPU a process holds up to half more than the forecast"
     steps = "step" if len(times.factors) == 1 else "steps"
+    size = f"{times.images} image{'s' * (times.images > 1)}"
+    busy = ()
+    if times.spread > _BUSY:
+        busy = (
+            "The machine was busy while steps were timed: times hold for a machine as busy, not for a quiet one.",
+        )
     return (
         _order(ranked, images, backbone),
         f"{memory}, unless --fit-memory is given.",
-        f"Timed, in {steps} of {times.images} images: {timed} (rounds within {100 * times.spread:.0f} % of their "
+        f"Timed, in {steps} of {size}: {timed} (rounds within {100 * times.spread:.0f} % of their "
         f"median). Others follow a cost model that is within {100 * times.model.worst:.0f} % of these.",
+        *busy,
     )
 
 
 def _order(ranked: Sequence[Ranked], images: int, backbone: str) -> str:
     used = {name for one in ranked for name in one.standing.groups}
     groups = [group for group in evidence() if group.data in used]
+    if not ranked:
+        return "There is no order, since nothing fits; the forecasts beside the limits are as sure as what follows."
     if not groups:
         return "The order is not sure: there are no trials of ours of these methods."
     seeds = min(known.seeds for group in groups for known in group.methods.values())
