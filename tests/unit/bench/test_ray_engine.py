@@ -1,6 +1,5 @@
 """The engine 'ray': the same trials and the same table as here. The cluster is slow to start, so it is for `slow`."""
 
-import csv
 import json
 import os
 import subprocess
@@ -29,6 +28,7 @@ from vitune.tasks.request import DataSettings
 
 from .test_compare import BROKEN, TRAINING, rows
 from .test_suite import request as suite_request
+from .test_suite import rows as suite_rows
 from .test_suite import write_root as write_suite_root
 
 ROOT = Path(__file__).parents[3]
@@ -181,14 +181,6 @@ def test_a_suite_on_a_cluster_gives_the_same_table(tmp_path: Path):
     local = plan_suite(suite_request(root, tmp_path / "out"))
     run_suite(local, on_event=lambda trial, event: began.append(trial.id))
     assert began == [], "the other engine finds every trial"
-
-
-def suite_rows(folder: Path) -> list[dict[str, str]]:
-    """The table of a suite, less the clock."""
-    with (folder / "suite.csv").open() as file:
-        return [
-            {key: text for key, text in row.items() if key != "train_seconds"} for row in csv.DictReader(file)
-        ]
 
 
 def test_a_suite_asks_for_the_cluster_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -103,11 +103,15 @@ def test_steps_are_as_large_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) 
 
 def test_words_of_how_sure() -> None:
     times = StepTimes(TimeModel((1.0,), 0.1), {"full": 1.0, "ssf": 1.0}, 1, 0.5)
-    order, _, timed, busy = how_sure((), times, 18, "nano")
+    order, _, timed, small, busy = how_sure((), times, 18, "nano")
     assert order.startswith("There is no order, since nothing fits")
     assert timed.startswith("Timed, in steps of 1 image: full, ssf (rounds within 50 %")
+    assert timed.endswith("Others follow a cost model that is within 10 % of these.")
+    assert small.startswith("Steps this small cost more for each image")
     assert busy.startswith("The machine was busy")
-    assert len(how_sure((), dataclasses.replace(times, spread=0.1), 18, "nano")) == 3
+    quiet = dataclasses.replace(times, spread=0.1, images=16, model=TimeModel((1.0, 2.0), 0.0))
+    *_, timed = how_sure((), quiet, 18, "nano")
+    assert timed.endswith("Others follow a cost model that rests on these alone.")
 
 
 @pytest.mark.slow
