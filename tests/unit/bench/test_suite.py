@@ -180,6 +180,14 @@ def rows(out: Path) -> list[dict[str, str]]:
         return [{k: text for k, text in row.items() if k != "train_seconds"} for row in csv.DictReader(file)]
 
 
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The table of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "suite"
+    write_suite(run_suite(plan_suite(request(root, out))))
+    return rows(out)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
@@ -191,10 +199,8 @@ def rows(out: Path) -> list[dict[str, str]]:
     ],
 )
 def test_killed_and_then_shared_by_two_processes_it_gives_the_same_table(
-    root: Path, tmp_path: Path, moment: str
+    root: Path, whole: list[dict[str, str]], tmp_path: Path, moment: str
 ):
-    whole = run_suite(plan_suite(request(root, tmp_path / "whole")))
-    write_suite(whole)
     out = tmp_path / "out"
     process = start(root, out)
     for _ in range(20000):
@@ -207,7 +213,7 @@ def test_killed_and_then_shared_by_two_processes_it_gives_the_same_table(
     assert not (out / CSV_FILE).exists()
     both = [start(root, out) for _ in range(2)]
     assert [process.wait(timeout=400) for process in both] == [0, 0]
-    assert rows(out) == rows(tmp_path / "whole")
+    assert rows(out) == whole
     assert len(list(out.glob("*/trials/*/result.json"))) == 4
     assert len(list(out.glob("*/evaluations/*/result.json"))) == 2
 
