@@ -2,10 +2,10 @@
 
     python -m benchmarks.probe DATA_ROOT [--sets caltech101 cifar10]
 
-Protocol, settings and data are those of `benchmarks.baselines`, whose trials on the pre-trained weights are shared, so
-that they are not run again where they are finished. Full fine-tuning stands beside the linear probe, since that of
-random weights is training from scratch. Writes benchmarks/results/probe.md and probe.json. May be killed and started
-again.
+Protocol, settings and data are those of `vitune bench local DATA_ROOT --out runs/local`, whose trials on the
+pre-trained weights are shared, so that they are not run again where they are finished. Full fine-tuning stands beside
+the linear probe, since that of random weights is training from scratch. Writes benchmarks/results/probe.md and
+probe.json. May be killed and started again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines import GRIDS, HERE, PROTOCOL, SETTINGS, WORK
 from benchmarks.data_sets import data_set
+from benchmarks.local_trials import SUITE
 from vitune.backbones import BUILT_IN, read_card
 from vitune.bench.compare import compare, make_plan
 from vitune.bench.compare_request import CompareRequest
@@ -25,6 +25,8 @@ from vitune.measure import machine, versions
 from vitune.measure.intervals import mean_interval
 from vitune.tasks.request import DataSettings, ModelSettings
 
+HERE = Path(__file__).parent / "results"
+WORK = Path("runs") / "local"
 METHODS = ("linear", "full")
 WEIGHTS = {"pre-trained": True, "random": False}
 
@@ -38,12 +40,12 @@ def accuracies(name: str, root: Path, *, pretrained: bool) -> dict[str, list[flo
         pretrained: Whether to start from the built-in weights.
     """
     request = CompareRequest(
-        name=PROTOCOL,
+        name=SUITE.protocol().name,
         data=DataSettings(path=data_set(name, root, WORK / "data")),
         model=ModelSettings(pretrained=pretrained),
         methods=METHODS,
-        rates={method: GRIDS[method] for method in METHODS},
-        training=SETTINGS,
+        rates={method: SUITE.rates[method] for method in METHODS},
+        training=dict(SUITE.train),
         workers=0,
         out=WORK / name,
     )
@@ -66,7 +68,7 @@ def page(found: dict[str, Any]) -> str:
         "",
         f"`{BUILT_IN}`, weights {found['weights'][:12]}, against random weights of the same architecture:",
         "test accuracy in %, mean over three seeds +- half width of the 95 % t-interval. Protocol: see",
-        "`benchmarks/baselines.py`; made by `python -m benchmarks.probe`.",
+        "`src/vitune/suites/local.toml`; made by `python -m benchmarks.probe`.",
         "",
         "| data | method | pre-trained | random |",
         "|---|---|---:|---:|",

@@ -28,7 +28,7 @@ get = "the shop"
 name = "two"
 folder = "two"
 """
-WORDS = ("--methods", "linear", "--methods", "bitfit", "--workers", 0)
+WORDS = ("--methods", "linear,bitfit", "--workers", 0)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_check_says_what_is_there_and_what_is_missing(run: Run, suite: Path, tmp
         (("vtab",), "there is no suite 'vtab'. Did you mean 'vtab1k'? A file of your own ends in .toml."),
         (
             ("fgvc",),
-            "the suite 'fgvc' has no methods of its own; name two or more: vitune bench fgvc --methods linear",
+            "the suite 'fgvc' has no methods of its own; name two or more: vitune bench fgvc --methods linear,ssf.",
         ),
         (("pacs", *WORDS), "there is no folder 'data'; give the one that holds the suite's data."),
         (

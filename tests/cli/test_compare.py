@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import QUICK, Refused, Run
 
-WORDS = ("--methods", "linear", "--methods", "bitfit", "--seeds", 1, "--search", "none", *QUICK)
+WORDS = ("--methods", "linear,bitfit", "--seeds", 1, "--search", "none", *QUICK)
 TRAINING = ("--set", "augment=none", "--set", "warmup_epochs=0")
 
 
@@ -34,9 +35,9 @@ def test_compare_prints_a_table_and_leaves_a_report(run: Run, images: Path) -> N
 
 
 def test_a_failed_method_is_shown_beside_the_others(run: Run, images: Path) -> None:
-    words = ("--methods", "linear", "--methods", "hst(unknown=1)")
+    words = ("--methods", "linear,hst(unknown=1)")
     assert run("compare", images, *words).code == 2
-    words = ("--methods", "linear", "--methods", "vpt(prompts=100000000000)")
+    words = ("--methods", "linear,vpt(prompts=100000000000)")
     outcome = run("compare", images, *words, "--search", "none", "--seeds", 1, *QUICK, *TRAINING)
     assert outcome.code == 0, outcome.err
     assert "failed: vpt(prompts=100000000000)  seed 0" in outcome.err
@@ -46,34 +47,41 @@ def test_a_failed_method_is_shown_beside_the_others(run: Run, images: Path) -> N
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "no methods given; name two or more: vitune compare DATA --methods linear --methods ssf."),
-        (("--methods", "ssf"), "a comparison needs two methods or more, got 1; give --methods again."),
+        ((), "no methods given; name two or more: vitune compare DATA --methods linear,ssf."),
         (
-            ("--methods", "ssf", "--methods", "linear", "--baseline", "lora"),
+            ("--methods", "ssf"),
+            "a comparison needs two methods or more, got 1; list them, as in --methods linear,ssf.",
+        ),
+        (
+            ("--methods", "ssf,,linear"),
+            "cannot read the methods 'ssf,,linear': there is nothing beside a comma; write for instance 'linear,ssf'.",
+        ),
+        (
+            ("--methods", "ssf,linear", "--baseline", "lora"),
             "the baseline 'lora' is not among the methods. Known: linear, ssf.",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--search", "smal"),
+            ("--methods", "ssf,linear", "--search", "smal"),
             "there is no search 'smal'. Did you mean 'small'?",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--search", "optuna:1"),
+            ("--methods", "ssf,linear", "--search", "optuna:1"),
             "the search 'optuna:1' does not say how many candidates; write optuna:N with N of 2 or more.",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--engine", "rya"),
+            ("--methods", "ssf,linear", "--engine", "rya"),
             "there is no engine 'rya'. Did you mean 'ray'?",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--set", "lr=0.1"),
+            ("--methods", "ssf,linear", "--set", "lr=0.1"),
             "--set lr: a comparison sets it for every trial; leave it out.",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--batch-size", "500"),
+            ("--methods", "ssf,linear", "--batch-size", "500"),
             "batch_size 500 is larger than the 18 training images; use 18 or less.",
         ),
         (
-            ("--methods", "ssf", "--methods", "linear", "--set", "epoch=1"),
+            ("--methods", "ssf,linear", "--set", "epoch=1"),
             "--set epoch: there is no such setting. Did you mean 'epochs'?",
         ),
     ],
@@ -82,10 +90,18 @@ def test_mistakes(refused: Refused, images: Path, words: tuple[str, ...], senten
     assert refused("compare", images, *words) == sentence
 
 
+def test_a_list_and_single_methods_come_together(run: Run, images: Path) -> None:
+    words = ("--methods", "linear,bitfit+alast", "--method", "lora(rank=1),bitfit", "--seeds", 1, *QUICK)
+    outcome = run("compare", images, *words, "--search", "none", *TRAINING)
+    assert outcome.code == 0, outcome.err
+    found = json.loads(Path("runs/compare-small/comparison.json").read_text())
+    assert [method["method"] for method in found["methods"]] == [
+        *("linear", "bitfit,alast", "lora(rank=1),bitfit")
+    ]
+
+
 def test_data_that_are_not_there(refused: Refused) -> None:
-    assert "'nowhere' do not exist" in refused(
-        "compare", "nowhere", "--methods", "ssf", "--methods", "linear"
-    )
+    assert "'nowhere' do not exist" in refused("compare", "nowhere", "--methods", "ssf,linear")
 
 
 def test_an_interrupted_comparison_says_how_to_go_on(

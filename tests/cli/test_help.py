@@ -19,8 +19,8 @@ FROZEN = {
     "compare": "--baseline --batch-size --device --engine --epochs --image-column --label-column --method --methods "
     "--model --on-bad-image --out --precision --retry-failed --search --seeds --set --shots --test-domain "
     "--val-fraction --weights --workers",
-    "bench": "--baseline --batch-size --check --device --epochs --method --methods --model --on-bad-image --out "
-    "--precision --protocol --retry-failed --search --seeds --set --tasks --weights --workers",
+    "bench": "--baseline --batch-size --check --device --engine --epochs --method --methods --model "
+    "--on-bad-image --out --precision --protocol --retry-failed --search --seeds --set --tasks --weights --workers",
     "evaluate": "--batch-size --classes --device --image-column --json --label-column --on-bad-image --split "
     "--test-domain --weights --workers",
     "predict": "--batch-size --device --json --top-k --weights",
@@ -36,8 +36,8 @@ FROZEN = {
     "--weights --workers",
     "suggest": "--batch-size --device --epochs --fit-disk --fit-memory --fit-params --fit-time --image-column --json "
     "--label-column --method --methods --model --no-inference-overhead --precision --seconds --shots",
-    "profile": "--batch-size --classes --device --html --image-size --memory --method --model --out --peak --precision "
-    "--time",
+    "profile": "--batch-size --classes --device --html --image-size --memory --method --methods --model --out --peak "
+    "--precision --time",
     "list": "",
     "show": "--model",
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Refused, Run
 
-ASKED = ("--methods", "linear", "--methods", "adaptformer", "--epochs", 1, "--seconds", 1, "--device", "cpu")
+ASKED = ("--methods", "linear,adaptformer", "--epochs", 1, "--seconds", 1, "--device", "cpu")
 
 
 def test_table_reasons_and_commands(run: Run, images: Path) -> None:

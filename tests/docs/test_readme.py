@@ -16,6 +16,7 @@ from PIL import Image
 
 from vitune.cli.application import app
 from vitune.methods import parse
+from vitune.methods.parse import split_alternatives
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -74,7 +75,9 @@ def test_the_longer_commands_name_verbs_and_options_that_there_are(command: str)
     parameters = typer.main.get_command(app).commands[verb].params  # pyright: ignore[reportAttributeAccessIssue]
     options = {flag for parameter in parameters for flag in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options
-    for method in (word for flag, word in itertools.pairwise(words) if flag.startswith("--method")):
+    pairs = list(itertools.pairwise(words))
+    listed = [each for flag, word in pairs if flag == "--methods" for each in split_alternatives(word)]
+    for method in (*listed, *(word for flag, word in pairs if flag == "--method")):
         parse(method)
 
 

@@ -20,12 +20,13 @@ from typing import Any
 from vitune._extras import require
 from vitune.backbones import BUILT_IN, read_card
 from vitune.bench.compare_request import FACTORS, OF_EACH_TRIAL, CompareRequest
+from vitune.bench.engines import make_runner
 from vitune.bench.optuna_search import JOURNAL_FILE, OptunaSearch, write_journal
 from vitune.bench.protocol import Case, CaseResult, SelectThenTest, run_protocol
-from vitune.bench.ray_engine import RayRunner, connected
+from vitune.bench.ray_engine import connected
 from vitune.bench.summary import MethodSummary, summarise
 from vitune.bench.train_trial import OnTrialEvent, TrainTrial
-from vitune.bench.trials import TrialOutcome, TrialRunner
+from vitune.bench.trials import TrialOutcome
 from vitune.data import Source, open_source
 from vitune.data.vtab import LISTS
 from vitune.errors import ConfigError, DataError, RunError
@@ -161,20 +162,9 @@ def compare(
         raise RunError(
             f"the folder '{request.out}' cannot be made: {error.strerror}; choose another --out."
         ) from None
-    if request.engine == "ray":
-        runner: TrialRunner = RayRunner(
-            root,
-            trials,
-            device=TrainConfig.from_dict(request.training).device,
-            workers=request.workers,
-            poll_seconds=poll_seconds,
-            on_event=on_event,
-            on_outcome=on_outcome,
-        )
-    else:
-        runner = TrialRunner(
-            root, trials.run, trials.open_data, poll_seconds=poll_seconds, on_outcome=on_outcome
-        )
+    runner = make_runner(
+        request, root, trials, on_event=on_event, on_outcome=on_outcome, poll_seconds=poll_seconds
+    )
     results = run_protocol(
         runner,
         plan.protocol,

@@ -151,7 +151,7 @@ def csv_text(result: CompareResult) -> str:
 
 
 def markdown_text(result: CompareResult) -> str:
-    """A page with the table, every number linked to the trials it was made from.
+    """A page with the table, every row linked to the trials it was made from.
 
     Args:
         result: What it found.

@@ -69,17 +69,14 @@ class CompareRequest:
         object.__setattr__(self, "methods", methods)
         if len(methods) < 2:
             raise ConfigError(
-                f"a comparison needs two methods or more, got {len(methods)}; give --methods again."
+                f"a comparison needs two methods or more, got {len(methods)}; list them, as in --methods linear,ssf."
             )
         for method in methods:
             if methods.count(method) > 1:
                 raise ConfigError(f"the method '{method}' is given twice; give each once.")
         if count := self.optuna_trials():  # says what is wrong with the search
             object.__setattr__(self, "search", f"{OPTUNA}:{count}")
-        if self.engine not in get_args(Engine):
-            raise ConfigError(
-                f"there is no engine '{self.engine}'. {did_you_mean(self.engine, get_args(Engine))}"
-            )
+        check_engine(self.engine)
         if self.seeds < 1:
             raise ConfigError(f"the number of seeds is {self.seeds}; it must be at least 1.")
         if self.data.train_split != "train":
@@ -120,6 +117,19 @@ class CompareRequest:
                 f"the baseline '{baseline}' is not among the methods. {did_you_mean(baseline, self.methods)}"
             )
         return baseline
+
+
+def check_engine(name: str) -> None:
+    """Refuse what is no engine.
+
+    Args:
+        name: As the user wrote it.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    if name not in get_args(Engine):
+        raise ConfigError(f"there is no engine '{name}'. {did_you_mean(name, get_args(Engine))}")
 
 
 def canonical(text: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from vitune._extras import require
-from vitune.bench.train_trial import OnTrialEvent, TrainTrial
+from vitune.bench.sealed import TrialData
+from vitune.bench.train_trial import OnTrialEvent
 from vitune.bench.trial import Trial
 from vitune.bench.trials import StillRunning, TrialOutcome, TrialRunner
 from vitune.errors import ConfigError, RunError
@@ -22,6 +23,30 @@ from vitune.training.events import Event
 
 PURPOSE = "the engine 'ray'"
 _NODE_SECONDS = 300.0
+
+
+class PortableTrials(Protocol):
+    """How trials of a kind are run, here or by another process; `vitune.bench.ray_worker.KINDS` has them."""
+
+    def run(self, trial: Trial, folder: Path, data: TrialData, /) -> Mapping[str, Any]:
+        """Run a trial in its folder; gives what its result is to hold."""
+        ...
+
+    def open_data(self, trial: Trial, /) -> TrialData:
+        """Open the data of a trial."""
+        ...
+
+    def portable(self) -> PortableTrials:
+        """The same with paths that hold in any folder, and without a listener."""
+        ...
+
+    def as_order(self) -> dict[str, Any]:
+        """All of it as JSON values, for another process."""
+        ...
+
+    def needed_paths(self) -> list[Path]:
+        """What every process must find on its disk."""
+        ...
 
 
 class RayRunner(TrialRunner):
@@ -47,7 +72,7 @@ class RayRunner(TrialRunner):
     def __init__(
         self,
         root: Path,
-        trials: TrainTrial,
+        trials: PortableTrials,
         *,
         device: str,
         workers: int,

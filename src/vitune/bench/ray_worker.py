@@ -11,19 +11,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from vitune.bench.evaluate_trial import EvaluateTrial
 from vitune.bench.train_trial import TrainTrial
 from vitune.bench.trial import Trial
 from vitune.bench.trials import TrialRunner
 from vitune.errors import VituneError
 from vitune.measure.machine import versions
 
+KINDS = {kind.KIND: kind for kind in (TrainTrial, EvaluateTrial)}
+
 
 def answer(order: dict[str, Any]) -> dict[str, Any]:
     """Do what an order asks.
 
     Args:
-        order: `look`, a list of paths: which are missing, and the version of this package. Else `root`, `paths`,
-            `weights`, `workers`, `trial` and `retry`: run the trial if it is free.
+        order: `look`, a list of paths: which are missing, and the version of this package. Else `root`, `trial` and
+            `retry`, with the `kind` and what trials of that kind tell by `as_order`: run the trial if it is free.
 
     Returns:
         `missing` and `version`, or `worked`; `refused`, a sentence, where a user is at fault.
@@ -31,9 +34,7 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
     if "look" in order:
         missing = [path for path in order["look"] if not Path(path).exists()]
         return {"missing": missing, "version": versions()["vitune"]}
-    paths = {name: Path(path) for name, path in order["paths"].items()}
-    weights = None if order["weights"] is None else Path(order["weights"])
-    trials = TrainTrial(paths, workers=order["workers"], weights=weights)
+    trials = KINDS[order["kind"]].from_order(order)
     runner = TrialRunner(order["root"], trials.run, trials.open_data)
     try:
         return {"worked": runner.work_on(Trial.from_dict(order["trial"]), set(order["retry"]))}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitune.bench.compare import TRIALS, CompareResult, Plan, compare, make_plan
+from vitune.bench.ray_engine import connected
 from vitune.bench.suite_data import Located, check_complete, locate
 from vitune.bench.suite_evaluations import Evaluated, evaluate_finals
 from vitune.bench.suite_request import SuiteRequest
@@ -114,10 +115,12 @@ def plan_suite(request: SuiteRequest) -> SuitePlan:
 
     Raises:
         DataError: If data are missing or cannot be used.
-        ConfigError: If settings do not fit together.
+        ConfigError: If settings do not fit together, or there is no cluster where one is asked for.
         RunError: If the folder of the results holds something else.
     """
     check_suite_folder(request)
+    if request.engine == "ray":
+        connected()  # before anything is unpacked
     check_complete(_locate(request, prepare=False), request.suite.name)
     found = {located.name: located for located in _locate(request, prepare=True)}
     check_complete(list(found.values()), request.suite.name)  # also what has just been unpacked

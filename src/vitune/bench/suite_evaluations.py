@@ -13,19 +13,15 @@ from typing import Any
 import numpy as np
 
 from vitune.bench.compare import TRIALS, CompareResult
-from vitune.bench.sealed import TrialData
+from vitune.bench.engines import make_runner
+from vitune.bench.evaluate_trial import EvaluateTrial
 from vitune.bench.suite_summary import MeasuredRow
 from vitune.bench.summary import Score
 from vitune.bench.train_trial import OnTrialEvent
-from vitune.bench.trial import Trial
-from vitune.bench.trials import TrialOutcome, TrialRunner
-from vitune.errors import DataError
+from vitune.bench.trials import TrialOutcome
 from vitune.suites import EvaluationSet
-from vitune.tasks.evaluate import evaluate
-from vitune.training.events import Event
 
 EVALUATIONS = "evaluations"
-_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ def evaluate_finals(
         result: The comparison.
         task: Its name in the suite.
         sets: The sets and where their images are.
-        on_event: Is told when this process begins a test.
+        on_event: Is told when a test begins, or a cluster is given it.
         on_outcome: Is told of every test, as soon as it is seen to have ended, whoever ran it.
         poll_seconds: How often to look whether other processes have finished what this one waits for.
         wait: Whether to wait for them at all.
@@ -68,62 +64,33 @@ def evaluate_finals(
         StillRunning: If all that is left is being run by other processes, and `wait` is off.
     """
     request = result.plan.request
-    places = {of.name: path for of, path in sets}
     finals = [
         (case.case.methods, outcome) for case in result.cases for outcome in case.final if outcome.result
     ]
     trials = {
-        (of.name, methods, outcome.trial.seed): _trial(of, outcome.trial)
+        (of.name, methods, outcome.trial.seed): EvaluateTrial.trial(of, outcome.trial)
         for of, _ in sets
         for methods, outcome in finals
     }
-
-    def run(trial: Trial, folder: Path, data: TrialData) -> dict[str, Any]:
-        on_event(trial, Event("progress", {"step": 0, "steps": 1, "seconds_left": None}))
-        trained = request.out / TRIALS / trial.settings["trained_as"] / "work" / "run"
-        return _test(trained, places[trial.settings["evaluated_on"]], request.model.weights, request.workers)
-
-    runner = TrialRunner(
-        request.out / EVALUATIONS,
-        run,
-        lambda trial: _NoData(),
-        poll_seconds=poll_seconds,
-        on_outcome=on_outcome,
-    )
-    outcomes = runner.finish(trials.values(), retry_failed=request.retry_failed, wait=wait)
+    outcomes: list[TrialOutcome] = []
+    if trials:
+        tests = EvaluateTrial(
+            request.out / TRIALS,
+            {of.name: path for of, path in sets},
+            weights=request.model.weights,
+            workers=request.workers,
+            on_event=on_event,
+        )
+        folder = request.out / EVALUATIONS
+        runner = make_runner(
+            request, folder, tests, on_event=on_event, on_outcome=on_outcome, poll_seconds=poll_seconds
+        )
+        outcomes = runner.finish(trials.values(), retry_failed=request.retry_failed, wait=wait)
     found = {outcome.trial: outcome for outcome in outcomes}
     return tuple(
         _gather(of, task, {key[1:]: found[trial] for key, trial in trials.items() if key[0] == of.name})
         for of, _ in sets
     )
-
-
-def _trial(of: EvaluationSet, trained: Trial) -> Trial:
-    fields = trained.as_dict()
-    settings = {"evaluated_on": of.name, "layout": of.layout, "trained_as": trained.id}
-    return Trial.from_dict({**fields, "data": of.name, "settings": settings, "train_split": "none"})
-
-
-def _test(run: Path, images: Path, weights: Path | None, workers: int) -> dict[str, Any]:
-    result = evaluate(run, images, weights=weights, batch_size=_BATCH, workers=workers)
-    found = result.evaluation
-    metrics: dict[str, Any] = {
-        "accuracy": found.accuracy,
-        "loss": found.loss if np.isfinite(found.loss) else None,
-        "n": found.count,
-        "low": result.low,
-        "high": result.high,
-    }
-    corruption = result.corruption
-    if corruption is not None:
-        metrics |= {"mean_corruption_error": corruption.mean_error, "mce": corruption.mce}
-    correct = np.packbits(found.label == found.predicted).tobytes().hex()
-    return {
-        "metrics": {"val": None, "test": metrics},
-        "test_correct": correct,
-        "classes": result.classes,
-        "parts": {part.name: part.accuracy for part in result.parts},
-    }
 
 
 def _gather(of: EvaluationSet, task: str, outcomes: dict[tuple[str, int], TrialOutcome]) -> Evaluated:
@@ -141,20 +108,3 @@ def _gather(of: EvaluationSet, task: str, outcomes: dict[tuple[str, int], TrialO
     means = {methods: {"mce": float(np.mean(values["mce"]))} for methods, values in extra.items()}
     row = MeasuredRow(of.name, of.group, task, scores, means)
     return Evaluated(of, row, tuple(outcomes.values()))
-
-
-class _NoData:
-    """The test opens its images itself: they are no split of the data that were trained on."""
-
-    class_names: tuple[str, ...] = ()
-    kind = "evaluation"
-    has_test = False
-
-    def split(self, name: Any) -> Any:
-        raise DataError(f"an evaluation has no split '{name}'.")
-
-    def open_test(self, reason: Any) -> Any:
-        raise DataError("an evaluation opens its images itself.")
-
-    def describe(self) -> dict[str, Any]:
-        return {}

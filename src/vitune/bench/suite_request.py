@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitune.bench.compare import rates_around_default
-from vitune.bench.compare_request import CompareRequest, canonical
+from vitune.bench.compare_request import CompareRequest, Engine, canonical, check_engine
 from vitune.errors import ConfigError, NothingMatchedError, did_you_mean
 from vitune.suites import Suite, SuiteProtocol, Task
 from vitune.tasks.request import DataSettings, ModelSettings
@@ -33,6 +33,7 @@ class SuiteRequest:
         training: Settings of training that go before the suite's.
         data: Settings of the data that go before the suite's, but not before those of single tasks.
         workers: Processes that read images.
+        engine: Where trials run, as for a comparison.
         retry_failed: Try failed trials again.
         command: The command line, as the report is to show it.
 
@@ -53,6 +54,7 @@ class SuiteRequest:
     training: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     workers: int = 2
+    engine: Engine = "local"
     retry_failed: bool = False
     command: str | None = None
 
@@ -61,9 +63,10 @@ class SuiteRequest:
         if not methods:
             raise ConfigError(
                 f"the suite '{self.suite.name}' has no methods of its own; name two or more: "
-                f"vitune bench {self.suite.name} --methods linear --methods ssf."
+                f"vitune bench {self.suite.name} --methods linear,ssf."
             )
         object.__setattr__(self, "methods", tuple(canonical(text) for text in methods))
+        check_engine(self.engine)
         self.chosen_protocol()
         self.chosen_tasks()
 
@@ -111,6 +114,7 @@ class SuiteRequest:
                 seeds=self.suite.seeds if self.seeds is None else self.seeds,
                 training={**self.suite.train, **protocol.train, **task.train, **self.training},
                 workers=self.workers,
+                engine=self.engine,
                 out=self.out / task.name,
                 name=protocol.name,
                 retry_failed=self.retry_failed,

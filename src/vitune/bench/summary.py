@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vitune.bench.protocol import CaseResult
-from vitune.bench.trials import TrialOutcome
 from vitune.measure.intervals import mean_interval, paired_interval
 
 
@@ -95,7 +94,7 @@ def summarise(results: Sequence[CaseResult], baseline: str) -> tuple[MethodSumma
             else paired_difference(scores[result.case.methods], scores.get(baseline, {})),
             rank=ranks.get(result.case.methods),
             best=result.case.methods == best,
-            costs=_costs(result.final),
+            costs=mean_costs([outcome.result for outcome in result.final if outcome.result]),
         )
         for result in results
     )
@@ -111,15 +110,20 @@ def final_scores(result: CaseResult) -> dict[int, Score]:
     for outcome in result.final:
         if outcome.result is None:
             continue
-        test = outcome.result["metrics"]["test"]
-        found[outcome.trial.seed] = Score(
-            test["accuracy"],
-            test.get("low"),
-            test.get("high"),
-            test.get("n"),
-            outcome.result.get("test_correct"),
-        )
+        found[outcome.trial.seed] = score_of(outcome.result)
     return found
+
+
+def score_of(result: Mapping[str, Any]) -> Score:
+    """The test accuracy in the result of a final trial.
+
+    Args:
+        result: The content of its JSON file.
+    """
+    test = result["metrics"]["test"]
+    return Score(
+        test["accuracy"], test.get("low"), test.get("high"), test.get("n"), result.get("test_correct")
+    )
 
 
 def accuracy_estimate(scores: Mapping[int, Score]) -> Estimate | None:
@@ -212,10 +216,15 @@ def separable_best(scores: Mapping[str, Mapping[int, Score]]) -> str | None:
     return first if lead is not None and lead.low is not None and lead.low > 0 else None
 
 
-def _costs(outcomes: Sequence[TrialOutcome]) -> dict[str, float]:
+def mean_costs(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean over the seeds of every number among the costs.
+
+    Args:
+        results: The contents of JSON files of final trials.
+    """
     values: dict[str, list[float]] = {}
-    for outcome in outcomes:
-        for name, value in _cost_values(outcome.result or {}).items():
+    for result in results:
+        for name, value in _cost_values(result).items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 values.setdefault(name, []).append(value)
     # Counts are the same for every seed and stay whole numbers.

@@ -1,4 +1,4 @@
-"""Tables of results in which every number links to the files it was made from."""
+"""Tables of results in which every row links to the files that its numbers were made from."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def markdown(
     *,
     heads: Sequence[str] = ("data", "model", "methods"),
 ) -> str:
-    """The rows as a Markdown table; each cell holds mean, half width of the interval, and a link per seed.
+    """The rows as a Markdown table; each cell holds mean and half width of the interval, the last a link per seed.
 
     Args:
         rows: From `aggregate`.
@@ -105,15 +105,16 @@ def markdown(
         heads: Fields of the trial that begin each line.
     """
     lines = [
-        "| " + " | ".join([*heads, *(column.title for column in columns)]) + " |",
-        "|" + "---|" * len(heads) + "---:|" * len(columns),
+        "| " + " | ".join([*heads, *(column.title for column in columns), "seeds"]) + " |",
+        "|" + "---|" * len(heads) + "---:|" * len(columns) + "---|",
     ]
     for row in rows:
         words = [str(getattr(row.trial, head)).replace("|", "\\|") for head in heads]
         if row.failed:
             words[-1] += f" ({len(row.failed)} failed: {_links(list(enumerate(row.failed, 1)), folder)})"
-        numbers = [_text(row.cells[column.title], column, folder) for column in columns]
-        lines.append("| " + " | ".join([*words, *numbers]) + " |")
+        numbers = [_text(row.cells[column.title], column) for column in columns]
+        seeds = sorted({entry for cell in row.cells.values() for entry in cell.files})
+        lines.append("| " + " | ".join([*words, *numbers, _links(seeds, folder) or "-"]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -141,14 +142,14 @@ def _lookup(outcome: TrialOutcome, key: str) -> float | None:
     return value
 
 
-def _text(cell: Cell, column: Column, folder: str | Path) -> str:
+def _text(cell: Cell, column: Column) -> str:
     if cell.mean is None:
         return "-"
     text = f"{cell.mean:,.{column.digits}f}"
     # Counts that are the same for every seed have no spread to speak of.
     if cell.high is not None and cell.high > cell.mean:
         text += f" +- {cell.high - cell.mean:,.{column.digits}f}"
-    return f"{text} {_links(cell.files, folder)}"
+    return text
 
 
 def _links(files: Sequence[tuple[int, Path]], folder: str | Path) -> str:

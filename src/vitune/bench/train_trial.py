@@ -42,8 +42,13 @@ class OnTrialEvent(Protocol):
         """
 
 
-def _ignore(trial: Trial, event: Event) -> None:
-    """The listener that does nothing."""
+def ignore_events(trial: Trial, event: Event) -> None:
+    """The listener that does nothing.
+
+    Args:
+        trial: Whose event it is.
+        event: What happened.
+    """
 
 
 class TrainTrial:
@@ -61,6 +66,8 @@ class TrainTrial:
         on_event: Is told what happens in the trials that this process runs.
     """
 
+    KIND = "train"
+
     def __init__(
         self,
         paths: Mapping[str, Path],
@@ -68,7 +75,7 @@ class TrainTrial:
         workers: int = 0,
         weights: Path | None = None,
         modules: Mapping[str, Path] | None = None,
-        on_event: OnTrialEvent = _ignore,
+        on_event: OnTrialEvent = ignore_events,
     ) -> None:
         self._paths, self._workers = dict(paths), workers
         self._modules = dict(modules or {})
@@ -82,10 +89,21 @@ class TrainTrial:
         return TrainTrial(paths, workers=self._workers, weights=weights, modules=modules)
 
     def as_order(self) -> dict[str, Any]:
-        """What another process needs to run the same trials, as JSON values."""
+        """What another process needs to run the same trials, as JSON values; `from_order` takes it."""
         paths = {name: str(path) for name, path in self._paths.items()}
         weights = None if self._weights is None else str(self._weights)
-        return {"paths": paths, "workers": self._workers, "weights": weights}
+        return {"kind": self.KIND, "paths": paths, "workers": self._workers, "weights": weights}
+
+    @classmethod
+    def from_order(cls, order: Mapping[str, Any]) -> TrainTrial:
+        """What `as_order` told of.
+
+        Args:
+            order: Its values; others are passed over.
+        """
+        paths = {name: Path(path) for name, path in order["paths"].items()}
+        weights = None if order["weights"] is None else Path(order["weights"])
+        return cls(paths, workers=order["workers"], weights=weights)
 
     def needed_paths(self) -> list[Path]:
         """What must be there to run a trial: the data, and the files of modules and weights if there are any."""

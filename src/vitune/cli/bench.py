@@ -15,6 +15,8 @@ from vitune.cli.options import (
     Baseline,
     BatchSize,
     Device,
+    EachMethod,
+    Engine,
     Epochs,
     Methods,
     ModelName,
@@ -23,6 +25,7 @@ from vitune.cli.options import (
     RetryFailed,
     Weights,
     Workers,
+    chosen_methods,
     given,
 )
 
@@ -44,6 +47,7 @@ def bench(
         typer.Argument(metavar="ROOT", help="Folder that holds the data of the tasks; 'data' if not given."),
     ] = Path("data"),
     methods: Methods = None,
+    method: EachMethod = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -105,6 +109,7 @@ def bench(
     ] = None,
     on_bad_image: OnBadImage = None,
     precision: Precision = None,
+    engine: Engine = None,
     device: Device = None,
     workers: Workers = None,
     out: Annotated[
@@ -130,7 +135,9 @@ def bench(
         device=device,
         set=assignments or None,
     )
-    own = given(search=search, seeds=seeds, workers=workers, baseline=baseline, protocol=protocol)
+    own = given(
+        search=search, seeds=seeds, workers=workers, baseline=baseline, protocol=protocol, engine=engine
+    )
 
     import shlex
 
@@ -142,7 +149,7 @@ def bench(
         settings,
         own,
         # What is there does not depend on the methods.
-        methods=tuple(methods or (("linear",) if check else ())),
+        methods=chosen_methods(methods, method) or (("linear",) if check else ()),
         tasks=tuple(tasks or ()),
         model=model,
         weights=weights,

@@ -9,12 +9,13 @@ import typer
 
 from vitune.cli.options import (
     DATA,
-    MACHINE,
     PROTOCOL,
     RUN,
     Baseline,
     BatchSize,
     Device,
+    EachMethod,
+    Engine,
     Epochs,
     ImageColumn,
     LabelColumn,
@@ -28,6 +29,7 @@ from vitune.cli.options import (
     ValFraction,
     Weights,
     Workers,
+    chosen_methods,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ def compare(
         typer.Argument(metavar="DATA", help="Folder of images, VTAB-1k lists, a table; with a test split."),
     ],
     methods: Methods = None,
+    method: EachMethod = None,
     baseline: Baseline = None,
     search: Annotated[
         str | None,
@@ -82,15 +85,7 @@ def compare(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     precision: Precision = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            "--engine",
-            metavar="local|ray",
-            help="Run the trials here, or on the Ray cluster that RAY_ADDRESS names.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = None,
+    engine: Engine = None,
     device: Device = None,
     workers: Workers = None,
     out: Annotated[
@@ -135,7 +130,7 @@ def compare(
 
     request = _request(
         data,
-        tuple(methods or ()),
+        chosen_methods(methods, method),
         {name: value for name, value in given.items() if value is not None},
         {name: value for name, value in own.items() if value is not None},
         model=model,
@@ -166,9 +161,7 @@ def _request(
     from vitune.errors import ConfigError
 
     if not methods:
-        raise ConfigError(
-            "no methods given; name two or more: vitune compare DATA --methods linear --methods ssf."
-        )
+        raise ConfigError("no methods given; name two or more: vitune compare DATA --methods linear,ssf.")
     for name in ("lr", "seed", "train_split", "final_test", "store_bits", "tensorboard", "workers"):
         if any(word.partition("=")[0].strip().replace("-", "_") == name for word in given.get("set", ())):
             raise ConfigError(f"--set {name}: a comparison sets it for every trial; leave it out.")

@@ -70,9 +70,18 @@ Methods = Annotated[
     list[str] | None,
     typer.Option(
         "--methods",
+        metavar="A,B,...",
+        help="Methods beside each other: a comma separates them, + joins those that act together, for instance "
+        "'linear,lora(rank=4),full+alast'.",
+        rich_help_panel=MODEL,
+    ),
+]
+EachMethod = Annotated[
+    list[str] | None,
+    typer.Option(
         "--method",
         metavar="METHOD",
-        help="A method to compare, for instance 'lora(rank=4)'; give it for each.",
+        help="One more of them, spelled as for 'vitune train'; may be repeated.",
         rich_help_panel=MODEL,
     ),
 ]
@@ -139,6 +148,15 @@ Baseline = Annotated[
         rich_help_panel=PROTOCOL,
     ),
 ]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Run the trials here, or on the Ray cluster that RAY_ADDRESS names.",
+        rich_help_panel=MACHINE,
+    ),
+]
 RetryFailed = Annotated[
     bool,
     typer.Option("--retry-failed", help="Run trials again that have failed.", rich_help_panel=PROTOCOL),
@@ -152,3 +170,19 @@ def given(**options: Any) -> dict[str, Any]:
         **options: Name to value, None where not given.
     """
     return {name: value for name, value in options.items() if value is not None}
+
+
+def chosen_methods(methods: list[str] | None, each: list[str] | None) -> tuple[str, ...]:
+    """All methods that `--methods` lists, then those of `--method`, each as `vitune train` spells it.
+
+    Args:
+        methods: Lists of alternatives, as given to `--methods`.
+        each: Single ones, as given to `--method`.
+
+    Raises:
+        ConfigError: If a list cannot be read.
+    """
+    from vitune.methods.parse import split_alternatives
+
+    listed = (method for text in methods or () for method in split_alternatives(text))
+    return (*listed, *(each or ()))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vitune.cli.options import MACHINE, MODEL, RUN, ModelName, given
+from vitune.cli.options import MACHINE, MODEL, RUN, EachMethod, ModelName, chosen_methods, given
 
 if TYPE_CHECKING:
     from vitune.tasks.profile import ProfileRow
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 def profile(
     model: ModelName = None,
-    method: Annotated[
+    methods: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", metavar="METHOD", help="What to profile; may be repeated.", rich_help_panel=MODEL
+            "--methods",
+            metavar="A,B,...",
+            help="What to profile: a comma separates methods, + joins those that act together.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
+    method: EachMethod = None,
     memory: Annotated[
         list[str] | None,
         typer.Option(
@@ -102,7 +106,7 @@ def profile(
     settings = ProfileSettings(
         **given(
             model=model,
-            methods=None if method is None else tuple(method),
+            methods=chosen_methods(methods, method) or None,
             levels=levels,
             image_size=image_size,
             classes=classes,

@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from vitune.cli.options import DATA, MACHINE, MODEL, TRAINING, Device, ImageColumn, LabelColumn, given
+from vitune.cli.options import (
+    DATA,
+    MACHINE,
+    MODEL,
+    TRAINING,
+    Device,
+    EachMethod,
+    ImageColumn,
+    LabelColumn,
+    chosen_methods,
+    given,
+)
 
 _LIMITS = "What must fit"
 
@@ -71,12 +82,13 @@ def suggest(
         list[str] | None,
         typer.Option(
             "--methods",
-            "--method",
-            metavar="METHOD",
-            help="A method to choose from; give it for each. All that stand alone if not given.",
+            metavar="A,B,...",
+            help="Methods to choose from: a comma separates them, + joins those that act together. All that stand "
+            "alone if not given.",
             rich_help_panel=MODEL,
         ),
     ] = None,
+    method: EachMethod = None,
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", metavar="N", help="Passes over the data.", rich_help_panel=TRAINING),
@@ -133,7 +145,7 @@ def suggest(
             no_inference_overhead=no_inference_overhead,
         ),
         **given(
-            methods=None if methods is None else tuple(methods),
+            methods=chosen_methods(methods, method) or None,
             epochs=epochs,
             batch_size=batch_size,
             precision=precision,

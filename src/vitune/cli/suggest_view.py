@@ -30,9 +30,10 @@ def print_suggestion(answer: Suggestion) -> None:
     if answer.ranked:
         out.print(_table(answer))
         out.print(
-            "step: forecast of the memory of a training step, the framework not counted. training: forecast of the "
-            "whole, * where steps were timed. infer: how much longer a prediction takes. trials: points over a linear "
-            "probe in trials of ours. papers: the same as published, on VTAB-1k with ViT-B/16; weaker."
+            "First the one to try first. step: forecast of the memory of a training step, the framework not counted. "
+            "training: forecast of the whole, * where steps were timed. infer: how much longer a prediction takes. "
+            "trials: points over a linear probe in trials of ours. papers: the same as published, on VTAB-1k with "
+            "ViT-B/16; weaker."
         )
         out.print("\nWhy, and what to run")
         for one in answer.ranked:
@@ -57,9 +58,9 @@ def print_suggestion(answer: Suggestion) -> None:
 
 
 def _table(answer: Suggestion) -> Table:
-    made = table("#", "method", *_NUMBERS, right=("#", *_NUMBERS))
+    made = table("method", *_NUMBERS, right=_NUMBERS, whole=("method",))
     for one in answer.ranked:
-        made.add_row(str(one.rank), one.method, *_cells(one.costs), *_gains(one.standing))
+        made.add_row(one.method, *_cells(one.costs), *_gains(one.standing))
     return made
 
 
@@ -85,7 +86,7 @@ def _short_time(value: float) -> str:
 def _gains(found: Standing) -> tuple[str, str]:
     trials = "-"
     if found.gain is not None:
-        half = "" if found.half is None else f" \u00b1 {100 * found.half:.1f}"
+        half = "" if found.half is None else f"\u00b1{100 * found.half:.1f}"
         trials = f"{100 * found.gain:+.1f}{half}"
     return trials, "-" if found.published is None else f"{100 * found.published.gain:+.1f}"
 

@@ -1,4 +1,4 @@
-"""Methods as text: `lora(rank=4,roles=attn.q+attn.v),bitfit`."""
+"""Methods as text: `lora(rank=4,roles=attn.q+attn.v),bitfit`, and lists of alternatives: `ssf,lora+alast`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _METHOD = re.compile(r"\s*(?P<name>[\w-]+)\s*(?:\((?P<settings>[^()]*)\))?\s*")
 def parse(text: str) -> tuple[Method, ...]:
     """Read methods from text.
 
-    Settings are `name=value`, separated by commas; a value with several parts joins them by `+`.
+    Settings are `name=value`, separated by commas; a value with several parts joins them by `+`. Methods that act
+    together are joined by a comma or by `+`, which are the same here; only in a list of alternatives is a comma taken.
 
     Args:
         text: For instance `ssf`, or `lora(rank=4,roles=attn.q+attn.v),bitfit`.
@@ -32,7 +33,7 @@ def parse(text: str) -> tuple[Method, ...]:
     position = 0
     while True:
         found = _METHOD.match(text, position)
-        if found is None or (found.end() < len(text) and text[found.end()] != ","):
+        if found is None or (found.end() < len(text) and text[found.end()] not in ",+"):
             raise ConfigError(
                 f"cannot read the method '{text}' from position {position + 1}; "
                 f"write for instance 'ssf' or 'lora(rank=4,roles=attn.q+attn.v),bitfit'."
@@ -41,6 +42,39 @@ def parse(text: str) -> tuple[Method, ...]:
         if found.end() == len(text):
             return tuple(methods)
         position = found.end() + 1
+
+
+def split_alternatives(text: str) -> tuple[str, ...]:
+    """Split a list of alternatives: a comma outside parentheses separates them, `+` joins methods that act together.
+
+    Args:
+        text: For instance `ssf,lora(rank=4,roles=attn.q+attn.v)+alast`: two alternatives, the second of two methods.
+
+    Returns:
+        Each as `parse` reads it. Whether the methods exist is not looked at.
+
+    Raises:
+        ConfigError: If a parenthesis is not closed, or there is nothing beside a comma or a `+`.
+    """
+    found, depth = [""], 0
+    for letter in text:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+        if depth < 0:
+            break
+    if depth != 0:
+        raise ConfigError(
+            f"cannot read the methods '{text}': a parenthesis is not {'closed' if depth > 0 else 'opened'}."
+        )
+    alternatives = tuple(each.strip() for each in found)
+    if not all(alternatives):
+        raise ConfigError(
+            f"cannot read the methods '{text}': there is nothing beside a comma; write for instance 'linear,ssf'."
+        )
+    return alternatives
 
 
 def given_settings(text: str) -> frozenset[str]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vitune.report.charts import BOTTOM, LEFT, RIGHT, TONES, TOP, WIDTH, Tick, second_mark
+from vitune.report.labels import Mark, place_labels
 from vitune.report.scales import Axis, nice_ticks
-from vitune.report.scatter import HEIGHT, LETTER_WIDTH, LINE_HEIGHT, Dot, Scatter
-
-_DOT = 8  # half the width that a mark takes
+from vitune.report.scatter import BARE, FRAME, HEIGHT, RINGED, Dot, Scatter
 
 
 @dataclass(frozen=True)
@@ -91,47 +90,23 @@ def _dots(
     show: tuple[Callable[[float], str], Callable[[float], str]],
     front: Sequence[CostPoint],
 ) -> tuple[Dot, ...]:
-    places = [(across(point.across), up(point.up)) for point in points]
-    taken = [(x - _DOT, x + _DOT, y + 4) for x, y in places]
-    dots: list[Dot] = []
-    for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda entry: entry[1][1]):
-        gap = 13 if point in front else 10
-        start, end, text_y = _place(point.label, x, y + 4, gap, taken)
-        taken.append((start, end, text_y))
-        to_left = end < x
-        dots.append(
-            Dot(
-                label=point.label,
-                tone=point.tone % TONES,
-                shape=3 if point.marked else second_mark(point.tone),
-                x=x,
-                y=y,
-                low=None,
-                high=None,
-                text_x=x - gap if to_left else x + gap,
-                text_y=round(text_y, 1),
-                anchor="end" if to_left else "start",
-                tip="\n".join((point.label, show[0](point.across), show[1](point.up))),
-                on_front=point in front,
-            )
+    ordered = sorted(points, key=lambda point: up(point.up))
+    marks = [
+        Mark(point.label, across(point.across), up(point.up), RINGED if point in front else BARE)
+        for point in ordered
+    ]
+    return tuple(
+        Dot(
+            label=point.label,
+            tone=point.tone % TONES,
+            shape=3 if point.marked else second_mark(point.tone),
+            x=mark.x,
+            y=mark.y,
+            low=None,
+            high=None,
+            words=words,
+            tip="\n".join((point.label, show[0](point.across), show[1](point.up))),
+            on_front=point in front,
         )
-    return tuple(dots)
-
-
-def _place(
-    label: str, x: float, y: float, gap: float, taken: Sequence[tuple[float, float, float]]
-) -> tuple[float, float, float]:
-    """Beginning, end and height of a label: beside its dot, as near its height as nothing else stands there."""
-    length = LETTER_WIDTH * len(label)
-    sides = [start for start in (x + gap, x - gap - length) if start >= LEFT and start + length <= WIDTH]
-    offsets = sorted(range(-5 * LINE_HEIGHT, 5 * LINE_HEIGHT + 1, LINE_HEIGHT // 2), key=abs)
-    for offset in offsets:
-        for start in sides:
-            height = y + offset
-            free = all(
-                abs(height - other) >= LINE_HEIGHT or start >= stop or start + length <= begin
-                for begin, stop, other in taken
-            )
-            if free and TOP < height < HEIGHT - BOTTOM:
-                return start, start + length, height
-    return x + gap, x + gap + length, y
+        for point, mark, words in zip(ordered, marks, place_labels(marks, FRAME), strict=True)
+    )

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from vitune.report import units
 from vitune.report.charts import BOTTOM, LEFT, RIGHT, TONES, TOP, WIDTH, Tick, second_mark
+from vitune.report.labels import Label, Mark, place_labels
 from vitune.report.scales import Axis, log_ticks, nice_ticks, tick_labels
 
 HEIGHT = 260
-LETTER_WIDTH, LINE_HEIGHT = 6.2, 12
 LONGEST_LABEL = 24
+BARE, RINGED = 7.0, 10.0  # the room of a mark, and of one on the front
+FRAME = (LEFT, TOP - 6, WIDTH, HEIGHT - BOTTOM)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class Dot:
     y: float
     low: float | None
     high: float | None
-    text_x: float
-    text_y: float
-    anchor: str
+    words: Label
     tip: str
     on_front: bool = False
 
@@ -143,41 +143,34 @@ def _dots(
     show: Callable[[float | None], str],
     front: Sequence[ScatterPoint],
 ) -> tuple[Dot, ...]:
-    taken: list[tuple[float, float, float]] = []
-    dots: list[Dot] = []
-    for point in sorted(points, key=lambda p: -p.accuracy):
-        long = len(point.label) > LONGEST_LABEL
-        label = point.label[: LONGEST_LABEL - 1] + "\u2026" if long else point.label
-        x, y = across(point.cost), up(point.accuracy)
-        length = LETTER_WIDTH * len(label)
-        gap = 13 if point in front else 10  # the ring of the front needs room
-        to_left = x + gap + length > WIDTH
-        start = x - gap - length if to_left else x + gap
-        text_y = _clear(start, start + length, y + 4, taken)
-        taken.append((start, start + length, text_y))
-        dots.append(
-            Dot(
-                label=label,
-                tone=point.tone % TONES,
-                shape=second_mark(point.tone),
-                x=x,
-                y=y,
-                low=None if point.low is None else up(point.low),
-                high=None if point.high is None else up(point.high),
-                text_x=x - gap if to_left else x + gap,
-                text_y=round(text_y, 1),
-                anchor="end" if to_left else "start",
-                tip="\n".join((point.label, units.percent(point.accuracy), show(point.cost), *point.more)),
-                on_front=point in front,
-            )
+    ordered = sorted(points, key=lambda p: -p.accuracy)
+    marks = [
+        Mark(
+            _short(point.label),
+            across(point.cost),
+            up(point.accuracy),
+            RINGED if point in front else BARE,
+            None if point.low is None else up(point.low),
+            None if point.high is None else up(point.high),
         )
-    return tuple(dots)
+        for point in ordered
+    ]
+    return tuple(
+        Dot(
+            label=mark.label,
+            tone=point.tone % TONES,
+            shape=second_mark(point.tone),
+            x=mark.x,
+            y=mark.y,
+            low=mark.low,
+            high=mark.high,
+            words=words,
+            tip="\n".join((point.label, units.percent(point.accuracy), show(point.cost), *point.more)),
+            on_front=point in front,
+        )
+        for point, mark, words in zip(ordered, marks, place_labels(marks, FRAME), strict=True)
+    )
 
 
-def _clear(start: float, end: float, y: float, taken: Sequence[tuple[float, float, float]]) -> float:
-    """The height nearest below `y` where words from `start` to `end` cover none that stand already."""
-    blocked = sorted(other for begin, stop, other in taken if start < stop and begin < end)
-    for other in blocked:
-        if abs(y - other) < LINE_HEIGHT:
-            y = other + LINE_HEIGHT
-    return y
+def _short(label: str) -> str:
+    return label[: LONGEST_LABEL - 1] + "\u2026" if len(label) > LONGEST_LABEL else label

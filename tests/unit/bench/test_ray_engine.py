@@ -15,14 +15,21 @@ from vitune import __version__
 from vitune.bench.compare import compare, make_plan
 from vitune.bench.compare_files import CSV_FILE, write_comparison
 from vitune.bench.compare_request import CompareRequest
+from vitune.bench.evaluate_trial import EvaluateTrial
 from vitune.bench.ray_engine import _check_nodes
-from vitune.bench.ray_worker import answer
+from vitune.bench.ray_worker import KINDS, answer
+from vitune.bench.suite import plan_suite, run_suite
+from vitune.bench.suite_files import write_suite
 from vitune.bench.train_trial import TrainTrial
 from vitune.bench.trial import Trial
 from vitune.errors import ConfigError, RunError
+from vitune.suites import EvaluationSet
 from vitune.tasks.request import DataSettings
 
 from .test_compare import BROKEN, TRAINING, rows
+from .test_suite import request as suite_request
+from .test_suite import rows as suite_rows
+from .test_suite import write_root as write_suite_root
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {
@@ -115,7 +122,7 @@ def test_nodes_that_cannot_take_part(tmp_path: Path, told: Callable, sentence: s
 def test_no_cluster_is_one_sentence(tmp_path: Path):
     pytest.importorskip("ray")
     data = write_splits(tmp_path / "small", train=3, val=2, test=2)
-    words = [data, "--methods", "linear", "--methods", "bitfit", "--engine", "ray", "--batch-size", 4]
+    words = [data, "--methods", "linear,bitfit", "--engine", "ray", "--batch-size", 4]
     command = [sys.executable, "-m", "vitune", "compare", *map(str, words), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
@@ -153,6 +160,54 @@ def test_a_cluster_gives_the_same_table(tmp_path: Path):
     assert began == []
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_suite_on_a_cluster_gives_the_same_table(tmp_path: Path):
+    pytest.importorskip("ray")
+    root = write_suite_root(tmp_path / "root")
+    script = Path(__file__).with_name("ray_cluster.py")
+    command = [sys.executable, str(script), str(root), "out", "suite"]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = [tuple(each) for each in json.loads(done.stdout.splitlines()[-1])]
+    assert sorted(name for kind, name in told if kind == "submitted") == sorted(
+        name for kind, name in told if kind == "ended"
+    )
+    assert len(told) == 2 * (4 + 2), "two tasks and the further set, which the cluster tests too"
+    here = run_suite(plan_suite(suite_request(root, tmp_path / "here")))
+    write_suite(here)
+    assert suite_rows(tmp_path / "out") == suite_rows(tmp_path / "here")
+    began: list[str] = []
+    local = plan_suite(suite_request(root, tmp_path / "out"))
+    run_suite(local, on_event=lambda trial, event: began.append(trial.id))
+    assert began == [], "the other engine finds every trial"
+
+
+def test_a_suite_asks_for_the_cluster_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root = write_suite_root(tmp_path / "root")
+    with pytest.raises(ConfigError, match=r"there is no engine 'rai'\. Did you mean 'ray'"):
+        suite_request(root, tmp_path / "out", engine="rai")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"the engine 'ray' needs the package 'ray'.+vitune\[ray\]"):
+        plan_suite(suite_request(root, tmp_path / "out", engine="ray"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tests_on_further_sets_can_be_told_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    tests = EvaluateTrial(Path("trials"), {"shifted": Path("data")}, weights=Path("w.pth"), workers=2)
+    portable = tests.portable()
+    assert portable.needed_paths() == [tmp_path / "trials", tmp_path / "data", tmp_path / "w.pth"]
+    order = json.loads(json.dumps(portable.as_order()))
+    assert KINDS[order["kind"]].from_order(order).as_order() == order
+    trained = Trial(data="a", model="m", methods="ssf", protocol="p", stage="final")
+    test = EvaluateTrial.trial(EvaluationSet(name="other", folder=("other",)), trained)
+    with pytest.raises(ConfigError, match="no further set is called 'other'; known: shifted"):
+        tests.run(test, tmp_path, tests.open_data(test))
+
+
 def test_a_runner_takes_what_another_process_can_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     trials = TrainTrial({"a": Path("data")}, weights=Path("w.pth"), on_event=lambda trial, event: None)
@@ -167,7 +222,14 @@ def test_a_worker_answers_orders(tmp_path: Path):
     taken = Trial(data="a", model="m", methods="ssf", protocol="p", stage="select")
     result = tmp_path / "trials" / taken.id / "result.json"
     result.parent.mkdir(parents=True)
-    order = {"paths": {}, "weights": None, "workers": 0, "root": str(tmp_path / "trials"), "retry": []}
+    order = {
+        "kind": "train",
+        "paths": {},
+        "weights": None,
+        "workers": 0,
+        "root": str(tmp_path / "trials"),
+        "retry": [],
+    }
     result.write_text(json.dumps({"trial": taken.as_dict()}))
     assert answer({**order, "trial": taken.as_dict()}) == {"worked": False}, "it has a result"
     result.write_text("{}")

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +58,11 @@ BROKEN = "vpt(prompts=100000000000)"  # more than any memory holds
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("root")
+    return write_root(tmp_path_factory.mktemp("root"))
+
+
+def write_root(folder: Path) -> Path:
+    """The data of the suite, and its file."""
     write_splits(folder / "folders", train=3, val=2, test=2)
     write_classes(folder / "shifted", 2)
     write_vtab(folder / "lists")
@@ -155,6 +163,59 @@ def test_a_process_goes_on_to_the_next_task_where_others_are_at_work(result: Sui
         poll_seconds=0.05,
     )
     assert order == ["lists", "folders"]
+
+
+def start(root: Path, out: Path) -> subprocess.Popen[bytes]:
+    words = ["bench", root / "mine.toml", root, "--methods", "linear,bitfit", "--workers", "0", "--out", out]
+    source = Path(__file__).parents[3] / "src"
+    environment = {**os.environ, "PYTHONPATH": str(source), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "vitune", *map(str, words)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, stdout=quiet, stderr=quiet)
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """The table, less the clock."""
+    with (out / CSV_FILE).open() as file:
+        return [{k: text for k, text in row.items() if k != "train_seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The table of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "suite"
+    write_suite(run_suite(plan_suite(request(root, out))))
+    return rows(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "folders/trials/*/work/run/config.json",
+        "folders/evaluations/*/trial.json",
+        "lists/trials/*/trial.json",
+    ],
+)
+def test_killed_and_then_shared_by_two_processes_it_gives_the_same_table(
+    root: Path, whole: list[dict[str, str]], tmp_path: Path, moment: str
+):
+    out = tmp_path / "out"
+    process = start(root, out)
+    for _ in range(20000):
+        if list(out.glob(moment)):
+            break
+        assert process.poll() is None, "the process ended before it could be killed"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (out / CSV_FILE).exists()
+    both = [start(root, out) for _ in range(2)]
+    assert [process.wait(timeout=400) for process in both] == [0, 0]
+    assert rows(out) == whole
+    assert len(list(out.glob("*/trials/*/result.json"))) == 4
+    assert len(list(out.glob("*/evaluations/*/result.json"))) == 2
 
 
 def test_what_is_missing_stops_before_anything_is_written(root: Path, tmp_path: Path):

@@ -27,7 +27,7 @@ def comparison(found: SuiteRequest, task: str):
     return found.comparison(chosen, Path("data") / chosen.folder[0])
 
 
-def test_the_local_suite_is_the_protocol_of_the_baselines():
+def test_the_local_suite_is_the_protocol_of_the_table_of_this_project():
     """Trials are named by all of this: a change would leave finished trials of the project's table behind."""
     found = comparison(request(methods=()), "caltech101")
     assert found.name == "small"

@@ -33,27 +33,26 @@ def test_seeds_become_one_row(runner: TrialRunner):
     assert (rows[2].cells["test accuracy %"].mean, len(rows[2].failed)) == (None, 1)
 
 
-def test_every_number_of_the_page_links_to_files_that_exist(runner: TrialRunner, tmp_path: Path):
+def test_every_row_of_the_page_links_to_files_that_exist(runner: TrialRunner, tmp_path: Path):
     outcomes = finals(runner)
     page = tmp_path / "docs"
     text = markdown(aggregate(outcomes, COLUMNS), COLUMNS, page)
     lines = text.splitlines()
-    assert lines[0] == "| data | model | methods | test accuracy % | parameters | step s |"
-    assert lines[1] == "|---|---|---|---:|---:|---:|"
+    assert lines[0] == "| data | model | methods | test accuracy % | parameters | step s | seeds |"
+    assert lines[1] == "|---|---|---|---:|---:|---:|---|"
     assert len(lines) == 5
-    assert re.match(r"\| digits \| tiny \| lora\(rank=4\) \| 81\.00 \+- 2\.48 \[0\]\(", lines[2])
-    assert " | 1,234 [0](" in lines[2]
-    assert lines[2].endswith(" | - |")
+    assert lines[2].startswith("| digits | tiny | lora(rank=4) | 81.00 +- 2.48 | 1,234 | - | [0](")
+    assert lines[4].endswith(" | - | - | - | - |")
     assert "(1 failed: [1](" in lines[4]
     targets = re.findall(r"\]\(([^)]+)\)", text)
-    assert len(targets) == 2 * (3 + 3) + 1
+    assert len(targets) == 3 + 3 + 1
     page.mkdir()
     assert all((page / target).is_file() for target in targets)
 
 
 def test_one_seed_has_no_interval(runner: TrialRunner):
     text = markdown(aggregate(finals(runner)[:1], COLUMNS), COLUMNS, runner.root)
-    assert "| 80.00 [0](" in text
+    assert "| 80.00 | 1,234 | - | [0](" in text
 
 
 def test_wrong_columns(runner: TrialRunner):

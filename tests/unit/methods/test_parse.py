@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import vitune
 from vitune.errors import ConfigError, NothingMatchedError
 from vitune.methods import Method, all_methods, method_text, parse
-from vitune.methods.parse import setting_types
+from vitune.methods.parse import setting_types, split_alternatives
 
 ROLES = st.sampled_from(["attn.q", "attn.v", "mlp.in", "blocks.[0-3].mlp.*", "all-linear", "norm1"])
 
@@ -29,6 +29,37 @@ def test_blanks_and_empty_parentheses_do_not_matter():
         vitune.SSF(),
         vitune.LoRA(rank=4, share_down=True),
     )
+
+
+def test_plus_joins_methods_as_a_comma_does():
+    assert parse("lora(roles=attn.q+attn.v)+alast") == parse("lora,alast")
+
+
+def test_a_list_of_alternatives_splits_at_commas_outside_parentheses():
+    text = " linear, lora(rank=4,roles=attn.q+attn.v)+alast ,ssf"
+    assert split_alternatives(text) == ("linear", "lora(rank=4,roles=attn.q+attn.v)+alast", "ssf")
+    assert split_alternatives("ssf") == ("ssf",)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("linear,,ssf", "there is nothing beside a comma"),
+        ("linear,", "there is nothing beside a comma"),
+        ("", "there is nothing beside a comma"),
+        ("lora(rank=4,ssf", "a parenthesis is not closed"),
+        ("lora)rank=4(", "a parenthesis is not opened"),
+    ],
+)
+def test_lists_that_cannot_be_read(text: str, sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        split_alternatives(text)
+
+
+@pytest.mark.parametrize("text", ["lora+", "+lora", "lora++ssf", "lora;ssf"])
+def test_what_stands_beside_a_plus_must_be_a_method(text: str):
+    with pytest.raises(ConfigError, match="cannot read the method"):
+        parse(text)
 
 
 def test_settings_are_read_as_their_types():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from vitune.report.cost_scatter import CostPoint, cheapest, cost_scatter
 
+from .label_checks import check_labels
+
 SHOW = (lambda value: f"{value:g} s", lambda value: f"{value:g} MiB")
 
 
@@ -31,17 +33,7 @@ def test_positions_grow_from_zero_and_the_front_is_drawn() -> None:
 def test_labels_of_a_cluster_stand_apart() -> None:
     chart = cost_scatter("t", points(*((0.7 + 0.01 * i, 100.0 + i) for i in range(8))), "time", SHOW)
     assert chart is not None
-    words = [
-        (
-            dot.text_x - (12 if dot.anchor == "end" else 0),
-            dot.text_x + (0 if dot.anchor == "end" else 12),
-            dot.text_y,
-        )
-        for dot in chart.dots
-    ]
-    for i, (start, end, y) in enumerate(words):
-        for begin, stop, other in words[i + 1 :]:
-            assert abs(y - other) >= 12 or end <= begin or stop <= start
+    check_labels(chart)
 
 
 def test_one_point_is_no_chart() -> None:

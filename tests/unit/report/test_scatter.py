@@ -1,7 +1,9 @@
-import itertools
+import pytest
 
 from vitune.report import units
-from vitune.report.scatter import LINE_HEIGHT, ScatterPoint, accuracy_scatter, pareto_front
+from vitune.report.scatter import ScatterPoint, accuracy_scatter, pareto_front
+
+from .label_checks import check_labels
 
 
 def point(label: str, cost: float, accuracy: float, tone: int = 0) -> ScatterPoint:
@@ -34,14 +36,35 @@ def test_labels_do_not_cover_each_other() -> None:
         *(point(f"method {i}", 1000 + i, 0.9 - i / 1e4, i) for i in range(6)), point("far", 1e6, 0.5)
     )
     assert chart is not None
-    heights = sorted(dot.text_y for dot in chart.dots)
-    assert all(b - a >= LINE_HEIGHT - 0.2 for a, b in itertools.pairwise(heights))
+    check_labels(chart)
+
+
+@pytest.mark.parametrize("count", [3, 8, 17])
+def test_labels_cover_neither_each_other_nor_marks(count: int) -> None:
+    """As in a real comparison: methods of about the same accuracy, whose costs differ by little."""
+    close = [point(f"method {i}", 20_000 * 1.15**i, 0.5 + 0.004 * (i * 7 % 5), i) for i in range(count - 1)]
+    chart = scatter(*close, point("linear", 1300, 0.47))
+    assert chart is not None
+    check_labels(chart)
+
+
+def test_a_label_that_stands_off_has_a_line_to_its_mark() -> None:
+    chart = scatter(
+        *(point(f"the method of number {i}", 1000, 0.9 - i / 1e4, i) for i in range(9)), point("a", 9e5, 0.5)
+    )
+    assert chart is not None
+    check_labels(chart)
+    led = [dot for dot in chart.dots if dot.words.leader]
+    assert led
+    assert all(abs(dot.words.y - 4 - dot.y) > 8 or abs(dot.words.x - dot.x) > 8 for dot in led)
+    near = {dot.label: dot for dot in chart.dots}["a"]
+    assert (near.words.leader, near.words.anchor) == ("", "start"), "it has room beside its mark"
 
 
 def test_labels_at_the_right_edge_turn_left_and_long_ones_are_cut() -> None:
     chart = scatter(point("a", 1000, 0.5), point("n" * 60, 1e6, 0.6))
     assert chart is not None
-    assert [dot.anchor for dot in chart.dots] == ["end", "start"]
+    assert [dot.words.anchor for dot in chart.dots] == ["end", "start"]
     assert len(chart.dots[0].label) == 24
     assert chart.dots[0].tip.startswith("n" * 60 + "\n")
 

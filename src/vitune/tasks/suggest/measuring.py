@@ -80,14 +80,21 @@ def time_steps(
 
 
 def _images(subject: Subject, order: Sequence[Counted], budget: float) -> int:
-    """The largest power of two at which all methods can be timed within the budget; at least 1."""
-    first = order[0]
-    probe = min(2, first.part)
-    load, seconds = _timed(subject, first, probe, 1)
-    per_flop = seconds[0] / max(load.work.flops, 1)
-    per_image = per_flop * sum(one.load.work.flops / (one.part * one.accumulate) for one in order)
-    images = max(1, int(budget / ((1 + _ROUNDS) * max(per_image, 1e-9))))
-    return min(2 ** (images.bit_length() - 1), first.part)
+    """The largest power of two at which the methods that come first take at most half of the budget; at least 1.
+
+    Found by doubling: a step of one or two images is mostly what a step costs whatever its size, so it neither tells
+    how many images the budget allows, nor what a whole batch takes.
+    """
+    first, needed = order[0], order[: len(_FIRST)]
+    flops = [one.load.work.flops / (one.part * one.accumulate) for one in needed]
+    steps = (1 + _ROUNDS) * sum(flops) / max(flops[0], 1)  # in steps of the first
+    images = 1
+    while 2 * images <= first.part:
+        _, seconds = _timed(subject, first, images, 1)
+        if 2 * seconds[0] * steps > budget / 2:
+            break
+        images *= 2
+    return images
 
 
 def _timed(subject: Subject, one: Counted, images: int, rounds: int) -> tuple[Load, list[float]]:

@@ -253,7 +253,7 @@ def _excluded(
     if possible and "time" in kinds:
         fewer = nearest_epochs(limits, epochs, lambda n: _train_seconds(question, one, times, reading, n))
         possible, epochs = fewer is not None, fewer or epochs
-        nearest.append(f"{epochs} epochs")
+        nearest.append(f"{epochs} epoch{'s' * (epochs > 1)}")
     if not possible:
         return Excluded(one.method, costs, breaks, None, None)
     config = replace(question.config, epochs=epochs, warmup_epochs=0 if epochs == 1 else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from pathlib import Path
@@ -12,8 +13,11 @@ from tests.cli.small_images import write_splits
 from vitune.errors import ConfigError, UnsupportedBackboneError
 from vitune.tasks.costing import STOCK, Subject
 from vitune.tasks.request import DataSettings, ModelSettings
-from vitune.tasks.suggest import Limits, Suggestion, SuggestSettings, suggest
-from vitune.tasks.suggest.counting import smaller
+from vitune.tasks.suggest import Limits, Suggestion, SuggestSettings, measuring, suggest
+from vitune.tasks.suggest.counting import Counted, count, smaller
+from vitune.tasks.suggest.measuring import StepTimes
+from vitune.tasks.suggest.time_model import Load, TimeModel
+from vitune.tasks.suggest.words import how_sure
 
 METHODS = ("full", "linear", "lora", "adaptformer")
 SUBJECT = Subject(None, 3)
@@ -84,6 +88,30 @@ def test_it_says_how_sure_it_is_and_can_be_written_as_json(answer: Suggestion) -
     # How many steps fit into the time given depends on the machine.
     timed = [one["costs"]["timed"] for one in written["ranked"]]
     assert timed == [one.costs.timed for one in answer.ranked]
+
+
+def test_steps_are_as_large_as_the_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step has a cost whatever its size; what it would take per image must not be read off a step of one."""
+    order = [count(SUBJECT, method, 64, None) for method in ("full", "linear")]
+
+    def timed(subject: Subject, one: Counted, images: int, rounds: int) -> tuple[Load, list[float]]:
+        return one.load, [0.5 + 0.001 * images]
+
+    monkeypatch.setattr(measuring, "_timed", timed)
+    assert [measuring._images(SUBJECT, order, budget) for budget in (1, 40, 1e9)] == [1, 64, 64]
+
+
+def test_words_of_how_sure() -> None:
+    times = StepTimes(TimeModel((1.0,), 0.1), {"full": 1.0, "ssf": 1.0}, 1, 0.5)
+    order, _, timed, small, busy = how_sure((), times, 18, "nano")
+    assert order.startswith("There is no order, since nothing fits")
+    assert timed.startswith("Timed, in steps of 1 image: full, ssf (rounds within 50 %")
+    assert timed.endswith("Others follow a cost model that is within 10 % of these.")
+    assert small.startswith("Steps this small cost more for each image")
+    assert busy.startswith("The machine was busy")
+    quiet = dataclasses.replace(times, spread=0.1, images=16, model=TimeModel((1.0, 2.0), 0.0))
+    *_, timed = how_sure((), quiet, 18, "nano")
+    assert timed.endswith("Others follow a cost model that rests on these alone.")
 
 
 @pytest.mark.slow
