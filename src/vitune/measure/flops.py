@@ -35,8 +35,7 @@ def _in_place_product(_sum: Any, left: Sequence[int], right: Sequence[int], *_: 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
     """Operations of fused attention; shapes (B, H, N, D), (B, H, M, D) and (B, H, M, E)."""
     *_, rows, inner = query
-    *_, rows, inner = query
-    return 2 * math.prod(query[:2]) * rows * key[2] * (inner + value[3])
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
 def _attention_backward(
@@ -49,8 +48,7 @@ def _attention_backward(
 ) -> int:
     """Operations of its backward pass, as torch counts other devices': three products with D inside, two with E."""
     *_, rows, inner = query
-    *_, rows, inner = query
-    return 2 * math.prod(query[:2]) * rows * key[2] * (3 * inner + 2 * value[3])
+    return 2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3])
 
 
 # What torch's own table lacks: products in place and, in some releases, the CPU's fused attention.
