@@ -34,7 +34,6 @@ def _in_place_product(_sum: Any, left: Sequence[int], right: Sequence[int], *_: 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:
     """Operations of fused attention; shapes (B, H, N, D), (B, H, M, D) and (B, H, M, E)."""
-    *_, rows, inner = query
     return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
@@ -47,7 +46,6 @@ def _attention_backward(
     **__: Any,
 ) -> int:
     """Operations of its backward pass, as torch counts other devices': three products with D inside, two with E."""
-    *_, rows, inner = query
     return 2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3])
 
 

@@ -34,7 +34,14 @@ def main(data: Path, out: Path, what: str = "comparison") -> None:
 
 
 def comparison(data: Path, out: Path, told: list[tuple[str, str]]) -> None:
-    training = {"epochs": 1, "batch_size": 4, "augment": "none", "device": "cpu", "warmup_epochs": 0}
+    training = {
+        "epochs": 1,
+        "batch_size": 4,
+        "augment": "none",
+        "device": "cpu",
+        "precision": "fp32",
+        "warmup_epochs": 0,
+    }
     request = CompareRequest(
         data=DataSettings(path=data),
         out=out,

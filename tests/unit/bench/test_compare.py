@@ -18,7 +18,14 @@ from vitune.bench.compare_request import CompareRequest
 from vitune.errors import ConfigError, DataError, RunError, VituneError
 from vitune.tasks.request import DataSettings
 
-TRAINING = {"epochs": 1, "batch_size": 4, "augment": "none", "device": "cpu", "warmup_epochs": 0}
+TRAINING = {
+    "epochs": 1,
+    "batch_size": 4,
+    "augment": "none",
+    "device": "cpu",
+    "precision": "fp32",
+    "warmup_epochs": 0,
+}
 BROKEN = "vpt(prompts=100000000000)"  # more than any memory holds
 CLOCKS = {"train_seconds", "step_seconds", "inference_seconds"}
 SOURCE = Path(__file__).parents[3] / "src"
@@ -252,7 +259,20 @@ def start(images: Path, out: Path) -> subprocess.Popen[bytes]:
         "--seeds",
         "2",
     ]
-    words += ["--epochs", "1", "--batch-size", "4", "--workers", "0", "--device", "cpu", "--out", out]
+    words += [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "4",
+        "--workers",
+        "0",
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+        "--out",
+        out,
+    ]
     words += ["--set", "augment=none", "--set", "warmup_epochs=0"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(

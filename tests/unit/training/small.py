@@ -64,7 +64,14 @@ def small_data(train: int = 20, validation: int | None = 9, **changes: Any) -> F
 
 def small_config(**changes: Any) -> TrainConfig:
     base = TrainConfig(
-        epochs=3, lr=1e-2, batch_size=8, workers=0, device="cpu", log_every=1, warmup_epochs=0.5
+        epochs=3,
+        lr=1e-2,
+        batch_size=8,
+        workers=0,
+        device="cpu",
+        precision="fp32",
+        log_every=1,
+        warmup_epochs=0.5,
     )
     return dataclasses.replace(base, **changes)
 
