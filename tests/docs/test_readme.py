@@ -52,6 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.timeout(900)  # a dozen commands, each of which starts the framework anew
 def test_the_commands_run_in_the_order_of_the_readme(folder: Path) -> None:
     found = commands()
     assert len(found) == 11
