@@ -20,7 +20,7 @@ LINEARS = {
     "mlp.out": "mlp.down_proj",
 }
 # Class names in transformers, without their ending, of layers with LLaMA's layout.
-LAYOUTS = dict.fromkeys(("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma"), LINEARS)
+LAYOUTS: dict[str, dict[str, str]] = dict.fromkeys(["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma"], LINEARS)
 
 
 def language_roles(model: nn.Module) -> dict[str, str]:

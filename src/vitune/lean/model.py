@@ -40,6 +40,7 @@ class LeanForward(Edit):
     """Runs training steps under the level's policy; evaluation, export and compilation are left alone."""
 
     key = "memory"
+    passes_on = True
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the model."""
