@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, anatomy, logits
-from vitune.errors import AdapterError, CompositionError, SurgeryError
+from vitune.errors import AdapterError, CompositionError, SurgeryError, UnsupportedBackboneError
 from vitune.lean import Level, memory_level, set_memory
-from vitune.methods import Full, Method, Policy
+from vitune.methods import Full, Method, Policy, all_methods
 from vitune.ops.stored import Stored
 from vitune.surgery import (
     Attach,
@@ -94,7 +94,7 @@ class Tuned:
         self.stored: dict[str, Stored] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Class scores (B, C) of images (B, channels, height, width)."""
+        """Class scores (B, C) of images (B, channels, height, width); of token ids see `vitune.anatomy.logits`."""
         return logits(self.model, images)
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -266,9 +266,16 @@ def plan(found: Anatomy, methods: Sequence[Method]) -> tuple[Step, ...]:
     """All steps of several methods, checked against each other and the model; changes nothing.
 
     Raises:
+        UnsupportedBackboneError: If the model reads text and a method is defined on images alone.
         CompositionError: If two methods cannot live together.
         VituneError: As the methods' `edits` and `vitune.surgery.check`.
     """
+    if found.vocabulary and (images_only := [method.name for method in methods if not method.reads_text]):
+        known = ", ".join(name for name, method in all_methods().items() if method.reads_text)
+        raise UnsupportedBackboneError(
+            f"'{images_only[0]}' is defined on images and {type(found.model).__name__} reads text; on text work "
+            f"{known}."
+        )
     for i, one in enumerate(methods):
         for other in methods[i + 1 :]:
             if one.name == other.name:
@@ -295,7 +302,7 @@ def apply(
         model: A backbone of a known family.
         methods: One method or several; later ones act on top of earlier ones.
         seed: Of the new layers' random start; the global random state is left alone.
-        check: Whether to run one image forward and backward, to be sure that every edit is reached.
+        check: Whether to run one image (or a few tokens) forward and backward, to be sure that every edit is reached.
 
     Returns:
         The handle; `.model` is the given model.

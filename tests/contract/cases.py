@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Case:
 
 
 HEADS = ("head", "head.fc", "head_dist", "classifier", "fc", "timm_model.head")
-HEADS += ("cls_classifier", "distillation_classifier")
+HEADS += ("cls_classifier", "distillation_classifier", "score")
 
 
 def unused(model: nn.Module) -> tuple[str, ...]:
@@ -63,7 +64,8 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
     # The small MLP that gives Swin v2 its position bias is no layer of the stream.
     found = {n: m for n, m in model.named_modules() if n not in HEADS and ".cpb_mlp." not in n}
     found = {n: m for n, m in found.items() if not n.startswith(unused(model))}
-    return {n: m for n, m in found.items() if isinstance(m, kinds) or type(m).__name__ == "RmsNorm"}
+    others = ("RmsNorm", "LlamaRMSNorm")
+    return {n: m for n, m in found.items() if isinstance(m, kinds) or type(m).__name__ in others}
 
 
 def outputs(layer: nn.Module) -> int:
@@ -77,7 +79,7 @@ def in_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def widths(model: nn.Module) -> list[int]:
     """Channels of the residual stream of every block."""
-    firsts = ("norm1", "layernorm_before", "layer_norm1", "conv_dw", "dwconv")
+    firsts = ("norm1", "layernorm_before", "layer_norm1", "conv_dw", "dwconv", "input_layernorm")
     found = {n: m for n, m in in_blocks(model).items() if not n.endswith("axial_shift.norm1")}
     return [outputs(m) for n, m in found.items() if n.endswith(firsts)]
 
@@ -102,9 +104,11 @@ def biases(model: nn.Module) -> int:
 
 
 def query_and_value(rank: int) -> Callable[[nn.Module], int]:
-    """baselines.md, LoRA: L * 4 C r."""
+    """baselines.md, LoRA: L * 4 C r; with fewer keys and values than queries their rows count."""
 
     def count(model: nn.Module) -> int:
+        if hasattr(model, "score"):
+            return low_rank(rank, "q_proj", "v_proj")(model)
         return sum(4 * width * rank for width in widths(model))
 
     return count
@@ -256,7 +260,7 @@ def ssf_merges(family: str) -> bool:
     of Swin v2, whose keys have no bias and are normalised."""
     if family in ("resnet", "hf_clip"):
         return True  # no pair in front of the pooling
-    return "norm" in FAMILIES[family].features and family not in ("rms_swiglu", "swinv2")
+    return "norm" in FAMILIES[family].features and family not in ("rms_swiglu", "swinv2", "hf_llama")
 
 
 HEAD, FUSED = frozenset({"head"}), frozenset({"fused"})
@@ -271,7 +275,11 @@ PLACED_TOO = frozenset({"eva02", "hf_beit", "hf_dinov3"})
 E2VPT = "e2vpt(prompts=4,kv_prompts=2,segments=8)"
 
 # Some of those whose MLP VeLoRA compresses.
-COMPRESSED = frozenset({"plain", "glu", "siglip", "hf", "swin", "mixer"})
+COMPRESSED = frozenset({"plain", "glu", "siglip", "hf", "swin", "mixer", "hf_llama"})
+
+# Models of text.
+TEXT = frozenset({"hf_llama"})
+ON_TEXT: dict[str, Any] = {"families": TEXT, "beyond": frozenset()}
 
 # Where ALaST finds a class token that attends to every patch.
 CLASS_TOKEN = frozenset({"plain", "distilled", "registers", "layer_scale", "qk_norm", "glu"})
@@ -365,6 +373,14 @@ CASES = [
     Case("lora(rank=2),alast(dropped=carried)", query_and_value(2), families=CLASS_TOKEN),
     Case("velora(sub_token_size=8)", everything, beyond=ANY, families=COMPRESSED),
     Case("lora(rank=2),velora(num_groups=4)", query_and_value(2)),
+    Case("velora(roles=attn.v+mlp.out,num_groups=8)", everything, **ON_TEXT),
+    Case(
+        "lora(rank=2,roles=attn.v+mlp.out),velora(num_groups=4)",
+        low_rank(2, "v_proj", "down_proj"),
+        **ON_TEXT,
+    ),
+    Case("lora(rank=4),bitfit", both(query_and_value(4), biases), **ON_TEXT),
+    Case("ssf(roles=attn.q+mlp.out)", pairs_at("q_proj", "down_proj"), **ON_TEXT),
     Case("bitfit,lora(rank=2)", both(biases, query_and_value(2))),
     Case("bitfit,ssf", both(biases, pairs), merges=ssf_merges),
     Case("bitfit,adaptformer(bottleneck=4)", both(biases, bottlenecks(4)), merges=never),
@@ -425,6 +441,7 @@ SLOW += [
 ]
 SLOW += [("adaptformer(bottleneck=4)", family) for family in ("hf_deit", "hf_dinov2", "hf_clip")]
 SLOW += [("adaptformer(bottleneck=4)", family) for family in ("hf_siglip", "hf_swin", "hf_convnext")]
+SLOW += [("velora(sub_token_size=8)", "hf_llama")]
 
 
 def tune(text: str, family: str) -> vitune.Tuned:

@@ -114,6 +114,20 @@ HF: dict[str, tuple[str, str, dict[str, Any], frozenset[str]]] = {
     ),
 }
 
+# A classifier of text; its "images" are token ids.
+LLAMA: dict[str, Any] = {
+    "vocab_size": 32,
+    "hidden_size": 32,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+    "use_cache": False,
+    "pad_token_id": 0,
+    "num_labels": CLASSES,
+}
+
 FAMILIES = {
     "plain": Family(
         "timm-vit",
@@ -163,6 +177,13 @@ FAMILIES = {
         frozenset({"head", "rebuilt", "norm", "points"}),
         uniform=False,
     ),
+    "hf_llama": Family(
+        "hf-llama",
+        "LlamaForSequenceClassification",
+        LLAMA,
+        frozenset({"head", "rebuilt", "norm"}),
+        uniform=False,
+    ),
 }
 
 
@@ -194,6 +215,9 @@ def backbone(family: str) -> nn.Module:
 
 
 def images(family: str, batch: int = 2, seed: int = 1) -> Tensor:
-    """Images that the family takes: (B, 3, height, width)."""
-    size = FAMILIES[family].arguments.get("img_size", FAMILIES[family].pixels)
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(seed))
+    """What the family takes: images (B, 3, height, width), or token ids (B, 6)."""
+    arguments, generator = FAMILIES[family].arguments, torch.Generator().manual_seed(seed)
+    if "vocab_size" in arguments:
+        return torch.randint(1, arguments["vocab_size"], (batch, 6), generator=generator)
+    size = arguments.get("img_size", FAMILIES[family].pixels)
+    return torch.randn(batch, 3, size, size, generator=generator)

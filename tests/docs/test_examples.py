@@ -21,6 +21,17 @@ def test_a_loop_of_accelerate(method: str, stages: int) -> None:
     assert history[2] < history[0]
 
 
+TINY = ["--steps", "1", "--batch-size", "2", "--length", "16", "--width", "128", "--layers", "1"]
+
+
+@pytest.mark.parametrize("what", ["pretrain", "finetune"])
+def test_a_llama_keeps_less_with_velora_and_less_still_exactly(what: str) -> None:
+    pytest.importorskip("transformers")
+    kept = runpy.run_path(str(EXAMPLES / "velora_llama.py"))["main"]([what, *TINY])
+    host = "full" if what == "pretrain" else "LoRA"
+    assert kept[f"{host}, exact: leaner"] < kept[f"{host} + VeLoRA"] < kept[host]
+
+
 def test_the_shortest_loop_of_accelerate_trains_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

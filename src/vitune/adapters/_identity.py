@@ -22,8 +22,11 @@ def frozen_hash(tuned: Tuned) -> str:
     heads = tuple(f"{path}." for path in tuned.anatomy.head)
     # Nor do new layers, whose shared tensors the state dict names once for each layer that has them.
     apart = heads + tuned._layer_paths()
-    tensors = tuned.model.state_dict().items()
-    frozen = {tuned.anatomy.role_of(n): t for n, t in tensors if n not in held and not n.startswith(apart)}
+    state = tuned.model.state_dict()
+    # A tied parameter, such as an embedding that is the vocabulary's matrix too, has two names and is held under one.
+    tied = {state[name].untyped_storage()._cdata for name in held & state.keys()}
+    tensors = ((n, t) for n, t in state.items() if n not in held and t.untyped_storage()._cdata not in tied)
+    frozen = {tuned.anatomy.role_of(n): t for n, t in tensors if not n.startswith(apart)}
     digest = hashlib.sha256()
     for name in sorted(frozen):
         tensor = frozen[name].detach().cpu().contiguous()

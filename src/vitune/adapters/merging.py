@@ -13,7 +13,7 @@ from torch import nn
 
 from vitune.adapters.bias_slots import with_bias_slots
 from vitune.adapters.saving import num_classes
-from vitune.anatomy import logits
+from vitune.anatomy import example, logits
 from vitune.backbones import BackboneSource, describe_source, rebuild
 from vitune.durable import replace_file
 from vitune.errors import AdapterError, SurgeryError
@@ -149,7 +149,7 @@ def write_merged(tuned: Tuned, path: str | Path) -> BackboneSource:
     model, classes = tuned.model, num_classes(tuned) or 0
     was_without_bias = {o.path for o in tuned.anatomy.operators if _bias(model, o.path) is None}
     model.eval()
-    image = torch.randn(2, *tuned.anatomy.input_size, generator=torch.Generator().manual_seed(0))
+    image = example(tuned.anatomy)
     with torch.no_grad():
         expected = logits(model, image)
     merge(tuned)

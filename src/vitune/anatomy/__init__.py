@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from vitune.anatomy import (
@@ -12,6 +13,7 @@ from vitune.anatomy import (
     hf_deit,
     hf_dinov2,
     hf_dinov3,
+    hf_llama,
     hf_siglip,
     hf_swin,
     hf_timm,
@@ -41,7 +43,7 @@ from vitune.anatomy._tree import tree
 from vitune.errors import UnsupportedBackboneError
 
 __all__ = ["ALL_CONV", "ALL_LINEAR", "FAMILIES", "Anatomy", "Block", "Kind", "Layout", "Operator", "Slot"]
-__all__ += ["anatomy", "logits", "short_name", "tree"]
+__all__ += ["anatomy", "example", "logits", "short_name", "tree"]
 
 _FILES = (
     timm_vit,
@@ -63,6 +65,7 @@ _FILES = (
     hf_swin,
     hf_convnext,
     hf_timm,
+    hf_llama,
 )
 FAMILIES = {family.FAMILY: family for family in _FILES}
 
@@ -87,15 +90,33 @@ def anatomy(model: nn.Module) -> Anatomy:
     )
 
 
+def example(found: Anatomy, batch: int = 1) -> Tensor:
+    """An input to try a model with, the same every time: what it computes from it must depend on every layer.
+
+    Args:
+        found: The anatomy.
+        batch: B.
+
+    Returns:
+        Images (B, channels, height, width) of random numbers in the model's type, or token ids (B, 8), on its device.
+    """
+    like = next(p for p in found.model.parameters() if p.is_floating_point())
+    generator = torch.Generator().manual_seed(0)
+    if found.vocabulary:
+        return torch.randint(found.vocabulary, (batch, 8), generator=generator).to(like.device)
+    images = torch.randn(batch, *found.input_size, generator=generator)
+    return images.to(device=like.device, dtype=like.dtype)
+
+
 def logits(model: nn.Module, images: Tensor) -> Tensor:
     """Class scores, whatever the library wraps them in.
 
     Args:
         model: A backbone of a known family (or one wrapped for data parallel).
-        images: (B, channels, height, width).
+        images: (B, channels, height, width); of a model of text token ids (B, N).
 
     Returns:
-        (B, C) scores; pooled features (B, D) where the model has no head.
+        (B, C) scores; pooled features (B, D) where the model has no head; (B, N, V) scores of a language model.
     """
     output = model(images)
     for name in ("logits", "pooler_output"):

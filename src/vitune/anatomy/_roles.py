@@ -99,6 +99,8 @@ class Anatomy:
         input_size: (channels, height, width) of an image.
         pooling: How tokens become one vector: `token`, `avg`, `map` ...
         unused: Parameters, or modules of them, that the class scores do not depend on, such as mask tokens.
+        vocabulary: Different tokens that a model of text reads; it has no grid and no size of an image (all 0). 0: it
+            reads images.
     """
 
     family: str
@@ -112,6 +114,7 @@ class Anatomy:
     input_size: tuple[int, int, int]
     pooling: str
     unused: tuple[str, ...] = ()
+    vocabulary: int = 0
 
     def slots(self) -> dict[str, Slot]:
         """Every role, those of fused layers and of their slices, in order."""

@@ -11,10 +11,8 @@ def tree(found: Anatomy) -> str:
     Args:
         found: The anatomy.
     """
-    channels, height, width = found.input_size
     lines = [
-        f"{found.family}: {channels} x {height} x {width} pixels, {found.grid[0]} x {found.grid[1]} patches, "
-        f"{found.num_prefix_tokens} prefix tokens, width {found.width}, {len(found.blocks)} blocks, "
+        f"{found.family}: {_input(found)}, width {found.width}, {len(found.blocks)} blocks, "
         f"pooling '{found.pooling}'"
     ]
     waiting = list(found.operators)  # in the order of the forward pass
@@ -31,6 +29,17 @@ def tree(found: Anatomy) -> str:
     lines += [_line("  ", operator.role, operator) for operator in waiting]
     lines += [f"  head  {path}  (always trains)" for path in found.head]
     return "\n".join(lines)
+
+
+def _input(found: Anatomy) -> str:
+    """What the model reads."""
+    if found.vocabulary:
+        return f"text of {found.vocabulary:,} different tokens"
+    channels, height, width = found.input_size
+    return (
+        f"{channels} x {height} x {width} pixels, {found.grid[0]} x {found.grid[1]} patches, "
+        f"{found.num_prefix_tokens} prefix tokens"
+    )
 
 
 def _runs(found: Anatomy) -> list[tuple[int, int, list[Operator]]]:

@@ -1,6 +1,6 @@
-"""Roles of the layers in transformers' causal language models, for what acts on linear layers of any model by name.
+"""Roles of the linear layers in transformers' causal language models, also inside the wrapper of another library.
 
-No anatomy: vitune tunes and measures image models; a language model has no image to check an edit with.
+For what acts on linear layers of any model by name; the models themselves are the family `hf_llama`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import re
 
 from torch import nn
 
-# Class name in transformers, without its ending -> role: path inside a layer. All of these have LLaMA's layout.
-_LLAMA = {
+# Role: path inside a layer, in the order of the forward pass.
+LINEARS = {
     "attn.q": "self_attn.q_proj",
     "attn.k": "self_attn.k_proj",
     "attn.v": "self_attn.v_proj",
@@ -19,7 +19,8 @@ _LLAMA = {
     "mlp.in": "mlp.up_proj",
     "mlp.out": "mlp.down_proj",
 }
-LAYOUTS = {"Llama": _LLAMA, "Mistral": _LLAMA, "Qwen2": _LLAMA, "Qwen3": _LLAMA, "Gemma": _LLAMA}
+# Class names in transformers, without their ending, of layers with LLaMA's layout.
+LAYOUTS: dict[str, dict[str, str]] = dict.fromkeys(["Llama", "Mistral", "Qwen2", "Qwen3", "Gemma"], LINEARS)
 
 
 def language_roles(model: nn.Module) -> dict[str, str]:

@@ -13,6 +13,9 @@ from vitune.backbones.source import BackboneSource
 
 _ATTRIBUTE = "vitune_source"
 
+TASKS = ("ForImageClassification", "ForSequenceClassification", "ForCausalLM")
+"""Endings of transformers' classes that can be made again; the first stands in where a record names none of them."""
+
 
 def set_source(model: nn.Module, source: BackboneSource) -> None:
     """Record on a model where it came from, as `model.vitune_source`.
@@ -41,8 +44,9 @@ def describe_source(model: nn.Module) -> BackboneSource | None:
     timm_config = getattr(model, "pretrained_cfg", None)
     if isinstance(timm_config, dict) and timm_config.get("architecture"):
         return _timm_source(model, timm_config)
-    # Of transformers only classifiers are made again; a bare encoder has other parts.
-    if "ForImageClassification" in type(model).__name__ and hasattr(model, "config"):
+    # Of transformers only classifiers and language models are made again; a bare encoder has other parts.
+    is_made_again = any(task in type(model).__name__ for task in TASKS)
+    if is_made_again and hasattr(model, "config"):
         return hf_source(model, str(getattr(model.config, "name_or_path", "")), None)
     return None
 

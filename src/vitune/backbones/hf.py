@@ -1,4 +1,4 @@
-"""Image classifiers of transformers, which is an optional dependency."""
+"""Models of transformers, which is an optional dependency: image classifiers, and from a record also models of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from vitune._extras import require
-from vitune.backbones.describe import hf_source, set_source
+from vitune.backbones.describe import TASKS, hf_source, set_source
 from vitune.backbones.hub import quick_hub
 from vitune.backbones.messages import download_failed
 from vitune.backbones.source import BackboneSource
@@ -70,11 +70,14 @@ def rebuild_hf(
         config = _transformers().AutoConfig.for_model(kind, **settings)
     except ValueError as error:
         raise ConfigError(f"This version of transformers has no model of type '{kind}'.") from error
-    config.num_labels = num_classes
+    named = next(iter(settings.get("architectures") or ()), "")
+    task = next((ending for ending in TASKS if named.endswith(ending)), TASKS[0])
+    if task != "ForCausalLM":  # which has no classes
+        config.num_labels = num_classes
     if pretrained and weights is None and source.name:
-        model, origin = _from_pretrained(source.name, config), "pretrained"
+        model, origin = _from_pretrained(source.name, config, task), "pretrained"
     else:
-        model, origin = _from_config(config), "random"
+        model, origin = _from_config(config, task), "random"
     if weights is not None:
         load_weights(model, weights)
         origin = str(weights.resolve())
@@ -86,26 +89,32 @@ def _transformers() -> Any:
     return require("transformers", "hf", "A model of the transformers library")
 
 
-def _from_config(config: Any) -> nn.Module:
+def _from_config(config: Any, task: str = TASKS[0]) -> nn.Module:
     try:
-        return _transformers().AutoModelForImageClassification.from_config(config)
+        return getattr(_transformers(), f"AutoModel{task}").from_config(config)
     except ValueError as error:
-        raise ConfigError(f"transformers has no image classifier of type '{config.model_type}'.") from error
+        raise ConfigError(_no_such(task, config)) from error
 
 
-def _from_pretrained(name: str, config: Any) -> nn.Module:
-    if type(config) not in _transformers().AutoModelForImageClassification._model_mapping:
-        raise ConfigError(f"transformers has no image classifier of type '{config.model_type}'.")
+def _no_such(task: str, config: Any) -> str:
+    kind = "image classifier" if task == TASKS[0] else f"model {task}"
+    return f"transformers has no {kind} of type '{config.model_type}'."
+
+
+def _from_pretrained(name: str, config: Any, task: str = TASKS[0]) -> nn.Module:
+    auto = getattr(_transformers(), f"AutoModel{task}")
+    if type(config) not in auto._model_mapping:
+        raise ConfigError(_no_such(task, config))
     try:
         with quick_hub():
-            model, report = _transformers().AutoModelForImageClassification.from_pretrained(
+            model, report = auto.from_pretrained(
                 name, config=config, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except Exception as error:  # as above
         raise ConfigError(download_failed(name, error)) from error
     # transformers fills what is missing or has another shape with random numbers, and only logs it.
     broken = [*report["missing_keys"], *(entry[0] for entry in report["mismatched_keys"])]
-    broken = [key for key in broken if not key.startswith("classifier")]
+    broken = [key for key in broken if not key.startswith(("classifier", "score"))]
     if broken:
         raise ConfigError(
             f"The weights of '{name}' do not fit its configuration at '{sorted(broken)[0]}'; "

@@ -92,6 +92,9 @@ def _show_recipe(name: str) -> None:
         "published with": recipe.backbone,
         **{f"data: {key}": str(value) for key, value in recipe.data.items()},
         **{f"training: {key}": str(value) for key, value in recipe.train.items()},
+        **{f"trainer: {key}": str(value) for key, value in recipe.trainer.items()},
+        **{f"model: {key}": str(value) for key, value in recipe.model.items()},
+        **{f"text: {key}": str(value) for key, value in recipe.text.items()},
         **{f"to choose: {key}": text for key, text in recipe.choose.items()},
     }
     if recipe.tasks:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from vitune.anatomy import Anatomy
@@ -22,6 +23,8 @@ from vitune.surgery import Edit, attach, detach, parts_of
 
 KEY = "memory"
 PARTS = 8
+# Arguments of transformers' blocks, by release, in which they collect keys and values.
+_CACHES = ("cache", "past_key_values", "past_key_value")
 
 Run = Callable[[Tensor], Tensor]
 
@@ -39,22 +42,23 @@ class RunAgain(Edit):
         """As the block."""
         trained = [p for p in self.parameters() if p.requires_grad]
         idle = not torch.is_grad_enabled() or not (trained or x.requires_grad)
+        idle |= any(kwargs.get(name) is not None for name in _CACHES)  # a second run would add to it again
         if idle or not self.training or torch.compiler.is_compiling():
             return super().forward(x, *args, **kwargs)
         if _draws_numbers(self) or _decides(self):  # in parts it would draw or choose others
             return checkpoint(partial(super().forward, **kwargs), x, *args, use_reentrant=False)
         # What else comes in may belong to single images; then the batch stays whole.
-        alone = not any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
+        alone = not any(isinstance(value, Tensor) for value in tree_leaves((args, kwargs)))
         forward = super().forward
         return _Again.apply(lambda y: forward(y, *args, **kwargs), PARTS if alone else 1, x, *trained)
 
 
 def _draws_numbers(block: nn.Module) -> bool:
     """Whether a block drops anything, by the names that layers give their rates."""
-    rates = (
-        getattr(module, name, None) for module in block.modules() for name in ("p", "drop_prob", "dropout")
-    )
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+    named = (item for module in block.modules() for item in vars(module).items())
+    return any(
+        isinstance(rate, float) and rate > 0 for name, rate in named if name == "p" or "drop" in name
+    )  # `drop_prob`, `dropout`, `attention_dropout` ...
 
 
 def _decides(block: nn.Module) -> bool:

@@ -45,11 +45,12 @@ _MATRIX = {
 _ADD, _CAT = _aten.add.Tensor, _aten.cat.default
 # Entries taken from a tensor, or added to it: cheap, but worth it only where that tensor is there anyway.
 _ENTRIES = {_aten.index_select.default, _aten.index_add.default}
-# What is joined may hold so small a part that has no recipe of its own.
+# What is joined or multiplied may hold so small a part that has no recipe of its own.
 SMALL_PART = 8
+_MUL, _NEG = _aten.mul.Tensor, _aten.neg.default
 
 
-CANDIDATES = CHEAP | _ENTRIES | {_ADD, _CAT, *_MATRIX}
+CANDIDATES = CHEAP | _ENTRIES | {_ADD, _CAT, _MUL, _NEG, *_MATRIX}
 
 
 class LevelPolicy:
@@ -70,6 +71,10 @@ class LevelPolicy:
             return self._adds(args, run)
         if operation is _CAT:
             return self._joins(args[0], run)
+        if operation is _MUL:
+            return self._multiplies(args, run)
+        if operation is _NEG:
+            return run.recipe_of(args[0]) is not None
         if operation in _ENTRIES:
             return run.recipe_of(args[0]) is not None or self._is_product(args[0], run)
         which = _MATRIX.get(operation)
@@ -97,6 +102,22 @@ class LevelPolicy:
             if run.recipe_of(tensor) is None
         }
         return len(held) < len(tensors) and sum(held.values()) * SMALL_PART <= total
+
+    @staticmethod
+    def _multiplies(args: tuple[Any, ...], run: Recomputing) -> bool:
+        """Products of two tensors that autograd keeps anyway, both for the other's gradient, such as a gate and what it
+        lets through; and a recipe times another or little, such as the scale of an RMS norm or a rotation's cosines."""
+        one, other = args
+        if not isinstance(other, Tensor):
+            return run.recipe_of(one) is not None
+        if one.requires_grad and other.requires_grad:
+            return True
+        has_recipe = [run.recipe_of(tensor) is not None for tensor in (one, other)]
+        if not any(has_recipe):
+            return False
+        total = torch.broadcast_shapes(one.shape, other.shape).numel()
+        rest = [t for t, known in zip((one, other), has_recipe, strict=True) if not known]
+        return all(t.untyped_storage().nbytes() * SMALL_PART <= total * t.element_size() for t in rest)
 
     @staticmethod
     def _adds(args: tuple[Any, ...], run: Recomputing) -> bool:

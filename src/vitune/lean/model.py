@@ -19,27 +19,35 @@ from vitune.surgery import Edit, attach, detach, layer_of, parts_of
 
 
 class Memory(nn.Module):
-    """The level, the names of the weights whose products it computes again, and the last block's path.
+    """What a training step does at a level.
 
-    The path is empty where the last block runs for all tokens.
+    Args:
+        level: The level.
+        products: Names of the weights whose products it computes again.
+        last_block: Path of the last block; empty where it runs for all tokens.
+        settings: Keyword arguments of the model that a caller need not give.
     """
 
-    def __init__(self, level: Level, products: list[str], last_block: str) -> None:
+    def __init__(
+        self, level: Level, products: list[str], last_block: str, settings: dict[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.level: Level = level
-        self.products, self.last_block = products, last_block
+        self.products, self.last_block, self.settings = products, last_block, settings or {}
 
 
 class LeanForward(Edit):
     """Runs training steps under the level's policy; evaluation, export and compilation are left alone."""
 
     key = "memory"
+    passes_on = True
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the model."""
         if not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(*args, **kwargs)
         memory: Memory = self.vitune.memory
+        kwargs = memory.settings | kwargs
         weights = [self.get_parameter(name) for name in memory.products]
         with Recomputing(LevelPolicy(weights), CANDIDATES), _reading(self, memory.last_block):
             return super().forward(*args, **kwargs)
@@ -98,7 +106,10 @@ def set_memory(anatomy: Anatomy, level: Level, *, each_token_alone: bool = True)
         products += [name for name in attention_weights(anatomy) if name not in products]
     if level == "leanest":
         run_blocks_again(anatomy)
-    attach(model, LeanForward, Memory(level, products, anatomy.blocks[-1].path if reads_some else ""))
+    last_block = anatomy.blocks[-1].path if reads_some else ""
+    # A model of text would collect keys and values for generation, and twice where blocks run again.
+    settings = {"use_cache": False} if anatomy.vocabulary else {}
+    attach(model, LeanForward, Memory(level, products, last_block, settings))
 
 
 def _recompute_blocks(model: Any, on: bool) -> None:

@@ -152,6 +152,7 @@ class Method:
             adapts frozen weights, which full fine-tuning and a linear probe do not leave it.
         acts_on_others: Whether it trains nothing itself but changes how the other methods' parameters train. Where all
             given methods are of that kind, they act on full fine-tuning.
+        reads_text: Whether it is defined on models of text, too; the others need patches, or images to look at.
         search_space: Its main settings, and the values that a search tries for each beside the one it has.
     """
 
@@ -162,6 +163,7 @@ class Method:
     merges: ClassVar[bool]
     each_token_alone: ClassVar[bool] = True
     acts_on_others: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
     search_space: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     conflicts: ClassVar[Mapping[str, str]] = {
         "full": "full fine-tuning already trains every weight that the other would adapt",

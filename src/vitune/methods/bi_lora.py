@@ -35,6 +35,7 @@ class BiLoRA(LowBit):
     name: ClassVar[str] = "bi_lora"
     title: ClassVar[str] = "Bi-LoRA"
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
     search_space: ClassVar = {"rank": (8, 16, 32, 64)}
     conflicts: ClassVar[dict[str, str]] = {
         **Method.conflicts,

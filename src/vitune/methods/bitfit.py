@@ -34,6 +34,7 @@ class BitFit(Method):
     paper: ClassVar[str] = "arXiv:2106.10199"
     default_lr: ClassVar[float] = 5e-3
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
 
     rule: Literal["layers", "names"] = "layers"
 

@@ -25,6 +25,7 @@ class Full(Method):
     paper: ClassVar[str] = "baseline"
     default_lr: ClassVar[float] = 1e-4
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
     conflicts: ClassVar[dict[str, str]] = {
         "linear": "one trains everything, the other nothing but the head",
     }

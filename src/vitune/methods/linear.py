@@ -26,6 +26,7 @@ class LinearProbe(Method):
     paper: ClassVar[str] = "baseline"
     default_lr: ClassVar[float] = 1e-2
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
     conflicts: ClassVar[dict[str, str]] = {}
 
     def edits(self, anatomy: Anatomy) -> list[Step]:
@@ -35,7 +36,8 @@ class LinearProbe(Method):
             UnsupportedBackboneError: If the model has no head.
         """
         if not anatomy.head:
-            raise UnsupportedBackboneError(
-                "linear: the model has no head to train; create it with num_classes greater than 0."
-            )
+            instead = "create it with num_classes greater than 0"
+            if anatomy.vocabulary:
+                instead = "of a language model take ForSequenceClassification"
+            raise UnsupportedBackboneError(f"linear: the model has no head to train; {instead}.")
         return []

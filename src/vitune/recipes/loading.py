@@ -42,6 +42,10 @@ class Recipe:
         train: Settings of training.
         choose: Settings that the source gives as a search range rather than a value, and the range in words.
         tasks: Names of the tasks (or of other backbones) that have values of their own.
+        reads: Whether its model reads images or text; `vitune train` takes images.
+        trainer: Of a model of text: settings of transformers' TrainingArguments.
+        model: Of a model of text that starts from random weights: settings of its configuration.
+        text: What it reads, and how many tokens at a time.
     """
 
     name: str
@@ -56,6 +60,10 @@ class Recipe:
     train: Mapping[str, Any] = field(default_factory=dict)
     choose: Mapping[str, str] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
+    reads: Literal["images", "text"] = "images"
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    text: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.level not in get_args(Evidence):
@@ -64,14 +72,19 @@ class Recipe:
             )
 
     def require(self, given: Mapping[str, Any]) -> None:
-        """Make sure that the user chose what the source does not fix.
+        """Make sure that the recipe is for images, and that the user chose what its source does not fix.
 
         Args:
             given: Settings that the user gave.
 
         Raises:
-            ConfigError: If one is missing; says what the source uses.
+            ConfigError: If it is for text, or a choice is missing; says what the source uses.
         """
+        if self.reads == "text":
+            raise ConfigError(
+                f"the recipe '{self.name}' trains a model of text, and the command line trains on images; "
+                f"examples/velora_llama.py shows how to follow it in the Trainer of transformers."
+            )
         for name, searched in self.choose.items():
             if name not in given:
                 option = f"--{name.replace('_', '-')}" if name in _OPTIONS else f"--set {name}=VALUE"

@@ -10,6 +10,8 @@ rebuilt from its parts.
 from __future__ import annotations
 
 import functools
+import inspect
+import types
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
@@ -27,9 +29,12 @@ class Edit:
 
     Attributes:
         key: Name of the edit's layer below the reserved child; also its name in files.
+        passes_on: Whether its `forward` takes whatever comes and hands it on; who asks for the signature (the Trainer
+            of transformers does, to choose columns of the data) then sees that of the forward pass below.
     """
 
     key: ClassVar[str]
+    passes_on: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # what it finds on the module that it is mixed into
         vitune: Any
@@ -124,8 +129,20 @@ def _edited_class(base: type[nn.Module], edits: tuple[type[Edit], ...]) -> type[
         return _restore, (base, edits), self.__dict__.copy()
 
     body = {"__reduce_ex__": reduce, "__module__": base.__module__, "_vitune_parts": (base, edits)}
+    if edits[0].passes_on:
+        below = _edited_class(base, edits[1:]) if edits[1:] else base
+        body["forward"] = _signed(vars(edits[0])["forward"], below.forward)
     # Tools that compare class names (transformers' `_no_split_modules`) must go on finding theirs.
     return type(base.__name__, (*edits, base), body)
+
+
+def _signed(function: Any, like: Any) -> Any:
+    """A copy of a function that says it has the signature of another."""
+    code = function.__code__, function.__globals__, function.__name__, function.__defaults__
+    copied = types.FunctionType(*code, function.__closure__)
+    copied.__doc__, copied.__module__ = function.__doc__, function.__module__
+    copied.__signature__ = inspect.signature(like)  # type: ignore[attr-defined]
+    return copied
 
 
 def _restore(base: type[nn.Module], edits: tuple[type[Edit], ...]) -> nn.Module:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitune.anatomy import Anatomy, logits
+from vitune.anatomy import Anatomy, example, logits
 from vitune.errors import SurgeryError
 
 
 def gate(anatomy: Anatomy, trained: dict[str, nn.Parameter]) -> None:
-    """Run one image forward and backward; change nothing, neither gradients, random state nor buffers.
+    """Run one image (or a few tokens) forward and backward; change neither gradients, random state nor buffers.
 
     Args:
         anatomy: The anatomy of the edited model.
@@ -31,8 +31,7 @@ def gate(anatomy: Anatomy, trained: dict[str, nn.Parameter]) -> None:
         model.eval()  # so that neither dropout nor batch statistics act
         try:
             torch.manual_seed(0)
-            image = torch.randn(1, *anatomy.input_size, device=like.device, dtype=like.dtype)
-            loss = logits(model, image).float().square().sum()
+            loss = logits(model, example(anatomy)).float().square().sum()
             if loss.requires_grad:
                 gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
             else:

@@ -103,6 +103,7 @@ EXPECTED["hf_clip"] = ["patch_embed", "norm_pre", *EXPECTED["hf"][1:-1]]
 EXPECTED["hf_swin"] = ["patch_embed", "patch_embed.norm", *EXPECTED["hf"][1:-1]]
 EXPECTED["hf_swin"] += ["downsample.1.norm", "downsample.1.reduction", "norm"]
 EXPECTED["hf_convnext"] = EXPECTED["convnext"][:-1]  # the norm behind the pooling is a `norm` as well
+EXPECTED["hf_llama"] = [*EXPECTED["hf"][1:7], "mlp.gate", "mlp.in", "mlp.out", "norm"]
 EXPECTED["eva02"] = [*EXPECTED["hf"][:7], "mlp.gate", "mlp.in", "mlp.norm", "mlp.out", "norm"]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ TASKS = [
     "smallnorb_azi",
     "smallnorb_ele",
 ]
-COUNTS = {"cifar100": 2, "few_shot": 2, "fgvc": 8, "imagenet1k": 1, "images": 3, "vtab1k": 26}
+COUNTS = {"cifar100": 2, "few_shot": 2, "fgvc": 8, "imagenet1k": 1, "images": 3, "text": 3, "vtab1k": 26}
 
 
 def train_config(recipe: Recipe) -> TrainConfig:
@@ -71,10 +72,10 @@ def rates(recipe: Recipe, per_epoch: int = 15) -> list[float]:
 def test_counts() -> None:
     folders = [name.split("/")[0] for name in recipe_names()]
     assert {folder: folders.count(folder) for folder in folders} == COUNTS
-    assert sum(1 + len(load_recipe(name).tasks) for name in recipe_names()) == 329
+    assert sum(1 + len(load_recipe(name).tasks) for name in recipe_names()) == 332
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("text/")])
 def test_all_load_and_are_settings_that_training_takes(name: str) -> None:
     recipe = load_recipe(name)
     for one in [recipe, *rows(name).values()]:
@@ -88,6 +89,22 @@ def test_all_load_and_are_settings_that_training_takes(name: str) -> None:
     for text in (recipe.title, recipe.source, recipe.evidence, recipe.backbone):
         assert len(text) > 10
         assert "  " not in text
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("text/")])
+def test_recipes_for_text_are_settings_that_transformers_takes(name: str, tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    recipe = load_recipe(name)
+    assert recipe.reads == "text"
+    assert all(method.reads_text for method in parse(recipe.method))
+    arguments = transformers.TrainingArguments(str(tmp_path), **recipe.trainer)
+    assert arguments.learning_rate >= 4e-4
+    config = transformers.LlamaConfig(**recipe.model)
+    assert all(getattr(config, key) == value for key, value in recipe.model.items())
+    with pytest.raises(
+        ConfigError, match=f"the recipe '{name}' trains a model of text, and the command line"
+    ):
+        recipe.require({})
 
 
 def test_a_name_says_its_method() -> None:

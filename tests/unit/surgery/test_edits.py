@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from typing import Any
 
 import pytest
 import torch
+from tests.unit.surgery.backbone import small
 from torch import Tensor, nn
 
+from vitune.anatomy import anatomy
 from vitune.errors import SurgeryError
+from vitune.lean import set_memory
 from vitune.surgery import Edit, attach, detach, layer_of, parts_of
 
 
@@ -142,3 +146,11 @@ def test_copies_and_pickles_keep_the_edits():
 
 def test_by_default_an_edit_does_not_fold():
     assert not Plus.can_fold(nn.Linear(4, 4))
+
+
+def test_an_edit_that_passes_everything_on_has_the_signature_of_what_is_below():
+    model = small()
+    expected = inspect.signature(model.forward)
+    set_memory(anatomy(model), "fast")
+    assert inspect.signature(model.forward) == expected
+    model.train()(torch.randn(1, *anatomy(model).input_size)).sum().backward()

@@ -47,6 +47,7 @@ class Peft(Method):
     title: ClassVar[str] = "PEFT"
     paper: ClassVar[str] = "github.com/huggingface/peft"
     default_lr: ClassVar[float] = 1e-3
+    reads_text: ClassVar[bool] = True
 
     type: str = "LORA"
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)

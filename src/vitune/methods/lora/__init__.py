@@ -51,6 +51,7 @@ class LoRA(Method):
     default_lr: ClassVar[float] = 1e-3
     search_space: ClassVar = {"rank": (2, 4, 8, 16)}
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
 
     rank: int = 8
     scale: float = 1.0

@@ -48,6 +48,7 @@ class SSF(Method):
     paper: ClassVar[str] = "arXiv:2210.08823"
     default_lr: ClassVar[float] = 5e-3
     merges: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
 
     init_std: float = 0.02
     roles: tuple[str, ...] = ()

@@ -71,6 +71,7 @@ class VeLoRA(Method):
     default_lr: ClassVar[float] = 1e-4
     merges: ClassVar[bool] = True
     acts_on_others: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = True
     conflicts: ClassVar[dict[str, str]] = {
         "linear": "a linear probe trains no layer whose input could be compressed",
         "bitfit": "the gradient of a bias needs no input, so that there is nothing to compress",
