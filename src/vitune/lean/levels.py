@@ -66,7 +66,7 @@ class LevelPolicy:
     def __call__(self, operation: Any, args: tuple[Any, ...], run: Recomputing) -> bool:
         """Whether the output of an operation need not be kept."""
         if operation in CHEAP:
-            return not _draws_numbers(operation, args)
+            return not draws_numbers(operation, args)
         if operation is _ADD:
             return self._adds(args, run)
         if operation is _CAT:
@@ -136,8 +136,8 @@ def _is_sum(recipe: Any) -> bool:
     return recipe.operation is _ADD
 
 
-def _draws_numbers(operation: Any, args: tuple[Any, ...]) -> bool:
-    """Attention with dropout inside draws another mask the second time."""
+def draws_numbers(operation: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operation is attention with dropout inside, which draws another mask the second time."""
     names = [argument.name for argument in operation._schema.arguments]
     where = names.index("dropout_p") if "dropout_p" in names else None
     return where is not None and len(args) > where and args[where] > 0

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vitune.anatomy import Anatomy, short_name
 from vitune.errors import UnsupportedBackboneError
+from vitune.lean import compiled
 from vitune.lean.blocks import run_blocks_again, run_blocks_once
 from vitune.lean.last_block import Read, ReadTokensOnly, attention_weights, read_all_tokens, read_tokens_only
 from vitune.lean.levels import CANDIDATES, PRODUCTS, Level, LevelPolicy
@@ -26,28 +28,38 @@ class Memory(nn.Module):
         products: Names of the weights whose products it computes again.
         last_block: Path of the last block; empty where it runs for all tokens.
         settings: Keyword arguments of the model that a caller need not give.
+        traced: Paths of the modules whose products a compiled step computes again; None: it is left to the compiler.
     """
 
     def __init__(
-        self, level: Level, products: list[str], last_block: str, settings: dict[str, Any] | None = None
+        self,
+        level: Level,
+        products: list[str],
+        last_block: str,
+        settings: dict[str, Any],
+        traced: tuple[str, ...] | None,
     ) -> None:
         super().__init__()
         self.level: Level = level
-        self.products, self.last_block, self.settings = products, last_block, settings or {}
+        self.products, self.last_block, self.settings, self.traced = products, last_block, settings, traced
 
 
 class LeanForward(Edit):
-    """Runs training steps under the level's policy; evaluation, export and compilation are left alone."""
+    """Runs training steps under the level's policy; evaluation and export are left alone."""
 
     key = "memory"
     passes_on = True
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         """As the model."""
-        if not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(*args, **kwargs)
         memory: Memory = self.vitune.memory
-        kwargs = memory.settings | kwargs
+        compiling = torch.compiler.is_compiling()
+        traced = memory.traced
+        if not self.training or not torch.is_grad_enabled() or (compiling and traced is None):
+            return super().forward(*args, **kwargs)
+        kwargs = {**memory.settings, **kwargs}
+        if compiling and traced is not None:
+            return compiled.run(super().forward, traced, args, kwargs)
         weights = [self.get_parameter(name) for name in memory.products]
         with Recomputing(LevelPolicy(weights), CANDIDATES), _reading(self, memory.last_block):
             return super().forward(*args, **kwargs)
@@ -109,7 +121,17 @@ def set_memory(anatomy: Anatomy, level: Level, *, each_token_alone: bool = True)
     last_block = anatomy.blocks[-1].path if reads_some else ""
     # A model of text would collect keys and values for generation, and twice where blocks run again.
     settings = {"use_cache": False} if anatomy.vocabulary else {}
-    attach(model, LeanForward, Memory(level, products, last_block, settings))
+    traced = (
+        None
+        if level == "leanest" or _changes_buffers(model)
+        else tuple(operator.path for operator in anatomy.operators if short_name(operator.role) in wanted)
+    )
+    attach(model, LeanForward, Memory(level, products, last_block, settings, traced))
+
+
+def _changes_buffers(model: nn.Module) -> bool:
+    """Whether a step writes into buffers, which a graph that computes parts again must not do twice."""
+    return any(isinstance(m, _BatchNorm) or getattr(m, "decides", False) for m in model.modules())
 
 
 def _recompute_blocks(model: Any, on: bool) -> None:

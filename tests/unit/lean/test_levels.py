@@ -253,7 +253,7 @@ def test_it_has_nothing_in_the_state():
     assert (list(tuned.model.state_dict()), list(tuned.state())) == before
 
 
-def test_compiled_training_takes_the_stock_way():
+def test_compiled_training_without_a_partitioner_is_exact_too():
     tuned = tune("lora")
     tuned.memory = "lean"
     stock = gradients(tuned)
