@@ -188,7 +188,7 @@ def _gathered(stream: Tensor, mask: Tensor, nominal: int) -> tuple[Tensor, Tenso
 def _gathered_untold(stream: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """As `_gathered`, always and with keys, for a tracer that does not know how many rows there will be."""
     counts = mask.sum(1)
-    # Two rows at least, one of them perhaps filling: kernels treat a single row apart, which some tracers cannot decide.
+    # Two rows at least, one of them perhaps filling: some tracers cannot decide whether there is a single one.
     most: Any = counts.max().to(torch.int64).clamp(min=2).item()  # a symbol
     torch._check(most >= 2)
     torch._check(most <= mask.shape[1])
