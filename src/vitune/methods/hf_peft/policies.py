@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from types import MethodType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ _SCHEDULE = (
 )
 
 
-class _AfterEachStep(Policy):
+class _AfterEachStep(Policy, ABC):
     """Calls PEFT after each optimizer step with the gradients beside the new weights, as PEFT's own loops do.
 
     Our loop has let go of the gradients by then, so that they are held from the backward pass on.
@@ -69,9 +70,9 @@ class _AfterEachStep(Policy):
                 parameter.grad = held[name]
             self._gradients = {}
 
+    @abstractmethod
     def allocate(self, step: int) -> None:
         """Score and cut."""
-        raise NotImplementedError
 
 
 class RankBudget(_AfterEachStep):
