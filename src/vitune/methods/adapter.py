@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from vitune.anatomy import Anatomy
 from vitune.methods._base import Method
 from vitune.methods._registry import register
+from vitune.ops.narrow import widen
 from vitune.surgery import AttachAtPoint, Step
 
 POINTS = {"pfeiffer": ("mlp.output",), "houlsby": ("attn.output", "mlp.output")}
@@ -105,7 +106,7 @@ class SequentialBottleneck(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
         hidden = F.dropout(self._activated(self.down(y)), self.dropout, self.training)
-        change = self.up(hidden)
+        change = widen(hidden, self.up.weight, self.up.bias)
         return y + (change if self.scale == 1.0 else change * self.scale)
 
     def _activated(self, hidden: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from vitune.anatomy import Anatomy
 from vitune.methods._base import Method
 from vitune.methods._registry import register
+from vitune.ops.narrow import widen
 from vitune.surgery import AttachAtPoint, Step
 
 LAYERNORM_EPS = 1e-5  # nn.LayerNorm's default, not the backbone's 1e-6
@@ -105,7 +106,9 @@ class Bottleneck(nn.Module):
         """(B, N, D) to (B, N, D): the branch alone, or x plus the branch where it is sequential."""
         y = x if self.norm_in is None else self.norm_in(x)
         y = F.dropout(F.relu(self.down(y)), self.dropout, self.training)
-        y = self.up(y) * self.scale  # the factor multiplies the bias of Wu as well
+        y = (
+            widen(y, self.up.weight, self.up.bias) * self.scale
+        )  # the factor multiplies the bias of Wu as well
         if self.norm_out is not None:
             y = self.norm_out(y)
         return x + y if self.residual else y

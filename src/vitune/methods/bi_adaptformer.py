@@ -18,6 +18,7 @@ from vitune.anatomy import Anatomy
 from vitune.methods._base import Method
 from vitune.methods._low_bit import LowBit
 from vitune.methods._registry import register
+from vitune.ops.narrow import widen
 from vitune.surgery import AttachAtPoint, Step
 
 
@@ -87,4 +88,4 @@ class LowBitBottleneck(nn.Module):
         inner = F.dropout(F.relu(F.linear(x, self.down())), self.dropout, self.training)
         if self.scale != 1.0:
             inner = inner * self.scale  # here it is narrow; there is no bias that would mind
-        return F.linear(inner, self.up())
+        return widen(inner, self.up())

@@ -3,21 +3,30 @@
 In bfloat16 the fused kernel of torch's CPU backend spends, on small heads, several times what its float32 twin takes,
 and rounds more often. Here a few images at a time are widened, so that what is widened stays in the cache. What
 autograd keeps between the passes is unchanged, and so is everything on other devices and in other precisions.
+
+The fused kernel reads attention's output O only for the row sums of O * dO, which equal those of P * dP for the
+weights P. Where O was not kept, these are computed in place of O (`without_output`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 PIECE = 1 << 16  # numbers of a tensor that are widened at a time: a quarter of a MiB in float32
+WEIGHTS = 1 << 17  # attention weights that are there at a time
+MOST_WEIGHTS = 1 << 21  # of one image, from where on the fused kernel, which never has them all, is better
 
-_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
-_HALVES = (torch.bfloat16, torch.float16)
+BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+HALVES = (torch.bfloat16, torch.float16)
+_DETACH = torch.ops.aten.detach.default
 
 
 def float32_attention_gradients(device: torch.device) -> AbstractContextManager[Any]:
@@ -31,7 +40,7 @@ def float32_attention_gradients(device: torch.device) -> AbstractContextManager[
 
 class _Float32Gradients(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _BACKWARD and args[1].dtype in _HALVES:
+        if func is BACKWARD and args[1].dtype in HALVES and not isinstance(args[4], Deferred):
             return _in_pieces(*args, **(kwargs or {}))
         return func(*args, **kwargs) if kwargs else func(*args)
 
@@ -57,7 +66,7 @@ def _in_pieces(
         mask = attn_mask
         if mask is not None and mask.dim() == 4 and len(mask) > 1:
             mask = mask[part]
-        found = _BACKWARD(
+        found = BACKWARD(
             *(tensor[part].float() for tensor in (gradient, query, key, value, output)),
             logsumexp[part],
             dropout,
@@ -67,4 +76,117 @@ def _in_pieces(
         )
         for result, piece in zip(results, found, strict=True):
             result[part] = piece
+    return results
+
+
+class Promise(Protocol):
+    """A tensor that is not there, and how to make it."""
+
+    size: Sequence[int]
+    stride: Sequence[int]
+    offset: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def made(self) -> bool:
+        """Whether the tensor is there by now, made for somebody else."""
+        ...
+
+    def make(self) -> Tensor:
+        """The tensor."""
+        ...
+
+    def skip(self) -> None:
+        """It is not needed after all."""
+        ...
+
+
+class Deferred(Tensor):
+    """Stands for attention's output in the backward pass, where half-precision attention on a CPU can do without it.
+
+    Everything else that meets it gets the tensor itself. Autograd takes it as what a hook on saved tensors unpacked.
+    """
+
+    promise: Promise
+
+    @staticmethod
+    def __new__(cls, promise: Promise) -> Deferred:
+        """A tensor without memory."""
+        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            promise.size,
+            strides=promise.stride,
+            storage_offset=promise.offset,
+            dtype=promise.dtype,
+            device=promise.device,
+        )
+        made.promise = promise
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The gradients of attention without its output; all else with it."""
+        kwargs = kwargs or {}
+        if func is _DETACH:  # autograd's own view of what it unpacked
+            return cls(args[0].promise)
+        attention = func is BACKWARD and isinstance(args[4], cls)
+        waits = attention and not args[4].promise.made
+        if waits and can_go_without_output(*args[1:3], *args[6:8], kwargs.get("attn_mask")):
+            args[4].promise.skip()
+            return without_output(*args[:4], args[5], kwargs.get("scale"))
+        args, kwargs = tree_map_only(cls, lambda one: one.promise.make(), (args, kwargs))
+        return _in_pieces(*args, **kwargs) if attention else func(*args, **kwargs)
+
+
+def can_go_without_output(
+    query: Tensor, key: Tensor, dropout: float, causal: bool, attn_mask: Tensor | None
+) -> bool:
+    """Whether `without_output` computes these gradients.
+
+    Args:
+        query: (B, H, N, D).
+        key: (B, H, M, D).
+        dropout: Rate of the weights that were left out.
+        causal: Whether tokens saw earlier ones only.
+        attn_mask: What was added to the scores.
+    """
+    weights = query.shape[1] * query.shape[2] * key.shape[2]
+    plain = attn_mask is None and not causal and not dropout
+    return plain and query.dtype in HALVES and weights <= MOST_WEIGHTS
+
+
+def without_output(
+    gradient: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    logsumexp: Tensor,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query (B, H, N, D), key and value (B, H, M, D), from that of the output (B, H, N, D).
+
+    With S the scores, P = exp(S - logsumexp) and dP = dO V^T: dS = P * (dP - rowsum(P * dP)); Dao et al. 2022
+    (FlashAttention), appendix B.2.
+
+    Args:
+        gradient: Of the output.
+        query: As it was attended with.
+        key: As it was attended to.
+        value: As it was mixed.
+        logsumexp: Of the scores, (B, H, N) in float32.
+        scale: Of the scores; None: D ** -0.5.
+    """
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    results = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+    images = max(1, WEIGHTS // max(1, query.shape[1] * query.shape[2] * key.shape[2]))
+    for start in range(0, len(query), images):
+        part = slice(start, start + images)
+        d_output, q, k, v = (tensor[part].float() for tensor in (gradient, query, key, value))
+        weights = (q @ k.mT).mul_(factor).sub_(logsumexp[part].unsqueeze(-1)).exp_()
+        results[2][part] = weights.mT @ d_output
+        d_scores = d_output @ v.mT
+        d_scores.sub_(torch.linalg.vecdot(d_scores, weights).unsqueeze(-1)).mul_(weights).mul_(factor)
+        results[0][part] = d_scores @ k
+        results[1][part] = d_scores.mT @ q
     return results

@@ -5,6 +5,7 @@ kept anyway, gives it back at once. Inside `Recomputing`, every operation that t
 recipe (the operation and its inputs); a tensor that autograd asks to keep is replaced by its recipe where there is
 one, and made again, by the very same kernel on the very same inputs, when the backward pass asks for it. Gradients are
 therefore equal bit for bit. Recipes stack: the output of a GELU whose input is itself a recipe needs neither.
+Attention of half precision on a CPU is differentiated in float32, without its output where nothing else needs it.
 
 It works below autograd and autocast on single operations, so it needs to know neither models nor methods.
 """
@@ -19,6 +20,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from vitune.ops.attention_backward import FORWARD, HALVES, Deferred
 
 aten = torch.ops.aten
 
@@ -78,20 +81,30 @@ class Recipe:
             kwargs = {name: _made(argument) for name, argument in self._kwargs.items()}
             result = self._operation(*args, **kwargs)
         value = result if self._output is None else result[self._output]
+        self._let_go()
+        if self._uses > 0:
+            self._value = value
+        return value
+
+    @property
+    def made(self) -> bool:
+        """Whether the tensor is there, for a use to come."""
+        return self._value is not None
+
+    def release(self) -> None:
+        """One use is over, or turned out not to need the tensor."""
+        self._uses -= 1
+        if self._uses <= 0:
+            self._value = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """What this recipe stands on is not needed for its sake any more."""
         if self._held:
             self._held = False
             for leaf in self._leaves():
                 if isinstance(leaf, _View):
                     leaf.recipe.release()
-        if self._uses > 0:
-            self._value = value
-        return value
-
-    def release(self) -> None:
-        """One use is over."""
-        self._uses -= 1
-        if self._uses <= 0:
-            self._value = None
 
     def _leaves(self) -> list[_View | _Input]:
         flat: list[Any] = []
@@ -103,14 +116,38 @@ class Recipe:
 class _View:
     """A tensor on the storage that a recipe makes."""
 
-    __slots__ = ("offset", "recipe", "size", "stride")
+    __slots__ = ("device", "dtype", "offset", "recipe", "size", "stride")
 
     def __init__(self, recipe: Recipe, like: Tensor) -> None:
         self.recipe = recipe
         self.size, self.stride, self.offset = like.size(), like.stride(), like.storage_offset()
+        self.dtype, self.device = like.dtype, like.device
 
     def make(self) -> Tensor:
         return self.recipe.make().as_strided(self.size, self.stride, self.offset)
+
+
+class _Use:
+    """One use of a view, that ends when it is made or skipped."""
+
+    def __init__(self, view: _View) -> None:
+        self.size, self.stride, self.offset = view.size, view.stride, view.offset
+        self.dtype, self.device = view.dtype, view.device
+        self._view, self._over = view, False
+
+    @property
+    def made(self) -> bool:
+        return self._view.recipe.made
+
+    def make(self) -> Tensor:
+        tensor = self._view.make()
+        self.skip()
+        return tensor
+
+    def skip(self) -> None:
+        if not self._over:
+            self._over = True
+            self._view.recipe.release()
 
 
 class _Input:
@@ -221,9 +258,9 @@ class Recomputing(TorchDispatchMode):
     @staticmethod
     def _unpack(packed: Any) -> Tensor:
         if isinstance(packed, _View):
-            tensor = packed.make()
-            packed.recipe.release()
-            return tensor
+            use = _Use(packed)
+            attention = packed.recipe.operation is FORWARD and packed.dtype in HALVES
+            return Deferred(use) if attention else use.make()
         return packed.unpack(packed.packed) if isinstance(packed, _Outer) else packed
 
 

@@ -195,6 +195,7 @@ def test_dropout_and_drop_path_draw_what_stock_draws():
 
 def test_under_autocast():
     tuned = tune("lora")
+    exact = gradients(tuned)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         stock = gradients(tuned)
         kept = saved_activation_bytes(tuned.model, loss, ignore=[IMAGES]).bytes
@@ -202,8 +203,13 @@ def test_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours = gradients(tuned)
         lean = saved_activation_bytes(tuned.model, loss, ignore=[IMAGES]).bytes
-    assert all(torch.equal(ours[name], stock[name]) for name in stock)
+    assert off(ours, exact) <= off(stock, exact) < 0.05  # attention's gradients are computed in float32
     assert lean < 0.65 * kept  # among others, copies of the weights in bf16
+
+
+def off(found: dict[str, Tensor], exact: dict[str, Tensor]) -> float:
+    squares = sum(float((found[name] - exact[name]).norm()) ** 2 for name in exact)
+    return (squares / sum(float(tensor.norm()) ** 2 for tensor in exact.values())) ** 0.5
 
 
 def test_evaluation_is_untouched():

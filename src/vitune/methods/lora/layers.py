@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitune.ops.narrow import widen
 from vitune.surgery import Edit
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class LowRank(nn.Module):
             latent = F.dropout(latent, self.dropout, self.training)
         if self.factor != 1.0:
             latent = latent * self.factor
-        return y + F.linear(latent, self.up())
+        return y + widen(latent, self.up())
 
     def delta(self) -> Tensor:
         """s B A, in the precision of the factors: (D_out, D_in)."""

@@ -78,7 +78,7 @@ class _Adapted(torch.autograd.Function):
         dz = dy + (dread if keep is None else dread * keep * ctx.factor)
         flat, narrow = dbranch.reshape(-1, dbranch.shape[-1]), dlatent.reshape(-1, dlatent.shape[-1])
         ddown = narrow.t() @ read.reshape(-1, read.shape[-1])
-        dup = flat.t() @ F.gelu(latent).reshape(-1, latent.shape[-1])
+        dup = (F.gelu(latent).reshape(-1, latent.shape[-1]).t() @ flat).t()  # see vitune.ops.narrow
         biases = ctx.needs_input_grad[2], ctx.needs_input_grad[4]
         return (
             dz,

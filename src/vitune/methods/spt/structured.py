@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from vitune.methods.lora import LoRA, LowRank
 from vitune.methods.spt.adapted import adapted
+from vitune.ops.narrow import widen
 from vitune.surgery import Edit
 
 INIT_STD = 0.02
@@ -70,7 +71,7 @@ class SPTLowRank(LowRank):
         # Up has no bias, so dropping the latent drops the branch.
         parts = latent.unflatten(-1, (len(self.names), self.rank))
         latent = drop_path(parts, self.drop_path, self.training, per_part=True).flatten(-2)
-        return y + F.linear(latent, self.up())
+        return y + widen(latent, self.up())
 
 
 class LoRAEdit(Edit):
@@ -113,7 +114,8 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The branch: (B, ..., D_in) to (B, ..., D_out)."""
         latent = dropped_linear(x, self.down.weight, self.down.bias, self.dropout, self.training)
-        return drop_path(self.up(F.gelu(latent)), self.drop_path, self.training)
+        branch = widen(F.gelu(latent), self.up.weight, self.up.bias)
+        return drop_path(branch, self.drop_path, self.training)
 
     def added(self, z: Tensor) -> Tensor:
         """z (B, ..., D) with its branch added, for a sum that is kept for the backward anyway."""
