@@ -132,6 +132,10 @@ class LevelPolicy:
         if one is not None and other is not None:
             return not _is_sum(one) and not _is_sum(other)
         alone = one or other
+        if (
+            alone is not None and alone.operation is _aten._to_copy.default
+        ):  # half precision: rounded afterwards
+            alone = alone.read()
         return alone is not None and alone.operation is _aten.addcmul.default
 
 

@@ -51,6 +51,11 @@ class Recipe:
         """The operation that made the tensor."""
         return self._operation
 
+    def read(self) -> Recipe | None:
+        """The recipe of the first tensor that the operation read, if that has one."""
+        first = self._args[0] if self._args else None
+        return first.recipe if isinstance(first, _View) else None
+
     def source(self) -> Tensor | None:
         """The first tensor that the operation read, or that the first operation of its chain of recipes read."""
         first = self._args[0] if self._args else None

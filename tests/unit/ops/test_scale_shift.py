@@ -60,8 +60,18 @@ def test_low_precision_input():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = scale_shift(x, scale, shift)
     y.sum().backward()
-    assert (x.grad.dtype, scale.grad.dtype) == (torch.bfloat16, torch.float32)
+    assert (y.dtype, x.grad.dtype, scale.grad.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
     torch.testing.assert_close(scale.grad, x.detach().float().sum((0, 1)))
+    assert torch.equal(y, torch.addcmul(shift, x, scale).bfloat16())  # rounded once
+
+
+@pytest.mark.parametrize("channels_first", [False, True])
+def test_a_scale_that_bfloat16_lacks_still_acts(channels_first):
+    x = torch.full((2, 3, 3, 3), 100.0, dtype=torch.bfloat16)
+    scale = torch.full((3,), 1.003).requires_grad_()  # bfloat16 would make it 1
+    y = scale_shift(x, scale, torch.zeros(3), channels_first=channels_first)
+    assert y.dtype is torch.bfloat16
+    assert torch.equal(y, torch.full_like(y, 100.5))  # the neighbour of 100.3
 
 
 def test_compiles_without_a_break():
