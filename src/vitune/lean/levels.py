@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from vitune.ops.narrow import NARROW
+from vitune.ops.low_rank import ADD_LOW_RANK
 from vitune.ops.recompute import Recomputing
 
 Level = Literal["stock", "fast", "lean", "leaner", "leanest"]
@@ -48,10 +48,10 @@ _ADD, _CAT = _aten.add.Tensor, _aten.cat.default
 _ENTRIES = {_aten.index_select.default, _aten.index_add.default}
 # What is joined or multiplied may hold so small a part that has no recipe of its own.
 SMALL_PART = 8
-_MUL, _NEG, _CLONE = _aten.mul.Tensor, _aten.neg.default, _aten.clone.default
+_MUL, _NEG = _aten.mul.Tensor, _aten.neg.default
 
 
-CANDIDATES = CHEAP | _ENTRIES | {_ADD, _CAT, _MUL, _NEG, _CLONE, *_MATRIX}
+CANDIDATES = CHEAP | _ENTRIES | {_ADD, ADD_LOW_RANK, _CAT, _MUL, _NEG, *_MATRIX}
 
 
 class LevelPolicy:
@@ -74,10 +74,8 @@ class LevelPolicy:
             return self._joins(args[0], run)
         if operation is _MUL:
             return self._multiplies(args, run)
-        if operation is _NEG:
+        if operation in (_NEG, ADD_LOW_RANK):
             return run.recipe_of(args[0]) is not None
-        if operation is _CLONE:  # a narrow weight in another layout, which stands on the weight itself
-            return args[0].dim() == 2 and min(args[0].shape) < NARROW
         if operation in _ENTRIES:
             return run.recipe_of(args[0]) is not None or self._is_product(args[0], run)
         which = _MATRIX.get(operation)

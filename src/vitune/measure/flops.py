@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitune.errors import ConfigError
 from vitune.measure.outputs import logits_of
 from vitune.measure.weightless import weightless_copy
+from vitune.ops.low_rank import ADD_LOW_RANK
 
 Convention = Literal["2xMAC", "MAC"]
 
@@ -49,13 +50,19 @@ def _attention_backward(
     return 2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3])
 
 
-# What torch's own table lacks: products in place and, in some releases, the CPU's fused attention.
+def _low_rank(_y: Any, latent: Sequence[int], ups: Sequence[Sequence[int]], *_: Any, **__: Any) -> int:
+    """Operations of `vitune.ops.low_rank`: one product per matrix (D, R)."""
+    return 2 * math.prod(latent[:-1]) * sum(math.prod(up) for up in ups)
+
+
+# What torch's own table lacks: products in place, in some releases the CPU's fused attention, and our own operation.
 _aten = torch.ops.aten
 _FURTHER = {
     _aten.addmm_: _in_place_product,
     _aten.baddbmm_: _in_place_product,
     _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    ADD_LOW_RANK.overloadpacket: _low_rank,
 }
 
 

@@ -222,6 +222,6 @@ def test_rounding_keeps_the_rounded_weights_and_two_numbers_of_each():
     assert saved_bytes("bi_adaptformer(bottleneck=4,bits=8,dropout=0)") == plain + 3 * matrix + 4 * 8
 
 
-def test_bi_lora_keeps_what_lora_keeps_and_two_numbers_of_each_matrix():
-    # LoRA keeps its stacked factors too.
-    assert saved_bytes("bi_lora(rank=4,dropout=0)") == saved_bytes("lora(rank=4)") + 8 * 8
+def test_bi_lora_keeps_what_lora_keeps_its_rounded_ups_and_two_numbers_of_each_matrix():
+    rounded = 4 * 4 * 32  # those of down are stacked, and LoRA keeps its stack too
+    assert saved_bytes("bi_lora(rank=4,dropout=0)") == saved_bytes("lora(rank=4)") + 4 * rounded + 8 * 8

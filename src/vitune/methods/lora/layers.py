@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitune.ops.narrow import widen
+from vitune.ops.low_rank import add_low_rank, worthwhile
 from vitune.surgery import Edit
 
 if TYPE_CHECKING:
@@ -97,7 +97,15 @@ class LowRank(nn.Module):
             latent = F.dropout(latent, self.dropout, self.training)
         if self.factor != 1.0:
             latent = latent * self.factor
-        return y + widen(latent, self.up())
+        return self.added(latent, y)
+
+    def added(self, latent: Tensor, y: Tensor) -> Tensor:
+        """y (..., D_out) and the product of the latent (..., R * roles) with all B."""
+        if not worthwhile(y):
+            return y + F.linear(latent, self.up())
+        starts = [0 if rows is None else rows.start for rows in self.rows]
+        columns = [0 if self.share_down else i * self.rank for i in range(len(starts))]
+        return add_low_rank(y, latent, self.ups(), list(zip(starts, columns, strict=True)))
 
     def delta(self) -> Tensor:
         """s B A, in the precision of the factors: (D_out, D_in)."""

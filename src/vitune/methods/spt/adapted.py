@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitune.ops.narrow import widening_gradients
+
 
 def adapted(
     z: Tensor,
@@ -73,12 +75,13 @@ class _Adapted(torch.autograd.Function):
         if keep is not None:
             read = read * keep * ctx.factor
         dbranch = dy if images is None else dy * images
-        dlatent = torch.ops.aten.gelu_backward(dbranch @ up, latent)
+        flat = dbranch.reshape(-1, dbranch.shape[-1])
+        dwide, dup = widening_gradients(flat, F.gelu(latent).reshape(-1, latent.shape[-1]), up)
+        dlatent = torch.ops.aten.gelu_backward(dwide.reshape(latent.shape), latent)
         dread = dlatent @ down
         dz = dy + (dread if keep is None else dread * keep * ctx.factor)
-        flat, narrow = dbranch.reshape(-1, dbranch.shape[-1]), dlatent.reshape(-1, dlatent.shape[-1])
+        narrow = dlatent.reshape(-1, dlatent.shape[-1])
         ddown = narrow.t() @ read.reshape(-1, read.shape[-1])
-        dup = (F.gelu(latent).reshape(-1, latent.shape[-1]).t() @ flat).t()  # see vitune.ops.narrow
         biases = ctx.needs_input_grad[2], ctx.needs_input_grad[4]
         return (
             dz,

@@ -71,7 +71,7 @@ class SPTLowRank(LowRank):
         # Up has no bias, so dropping the latent drops the branch.
         parts = latent.unflatten(-1, (len(self.names), self.rank))
         latent = drop_path(parts, self.drop_path, self.training, per_part=True).flatten(-2)
-        return y + widen(latent, self.up())
+        return self.added(latent, y)
 
 
 class LoRAEdit(Edit):
