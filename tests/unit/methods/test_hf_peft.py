@@ -231,9 +231,9 @@ def test_weightless_costs_are_those_of_the_real_model(text):
         ("peft(r=x)", ConfigError, "r must be a whole number, not 'x'."),
         ("peft(config=nowhere)", ConfigError, "cannot read the config 'nowhere': No such file or directory."),
         (
-            "peft(init_lora_weights=eva)",
+            "peft(init_lora_weights=loftq)",
             ConfigError,
-            "init_lora_weights=eva cannot be used here: it looks at data before the first step",
+            "init_lora_weights=loftq cannot be used here: it is about quantised backbones",
         ),
         (
             "peft(init_lora_weights=pissa,target_modules=patch_embed)",

@@ -8,10 +8,12 @@ names and its bytes, and what PEFT computes is PEFT's own code.
 from __future__ import annotations
 
 import copy
+import importlib
 import io
+import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from typing import Any
 
@@ -21,8 +23,16 @@ from torch import Tensor, nn
 from vitune.anatomy import Anatomy, Operator
 from vitune.errors import ConfigError
 from vitune.methods.hf_peft.counted import with_fixed_shapes
+from vitune.methods.hf_peft.looking import look
 from vitune.methods.hf_peft.options import config_class, peft_library
-from vitune.methods.hf_peft.starts import WithoutTaken, keep_taken, knows_taken, taken_from, takes_off
+from vitune.methods.hf_peft.starts import (
+    WithoutTaken,
+    data_start,
+    keep_taken,
+    knows_taken,
+    taken_from,
+    takes_off,
+)
 from vitune.methods.hf_peft.targets import of_roles
 from vitune.surgery import (
     AlwaysInEvaluation,
@@ -90,13 +100,30 @@ class PeftEdit(Edit):
 
 
 class Injection:
-    """Makes the layers of all places at once, since some types share tensors between them."""
+    """Makes the layers of all places at once, since some types share tensors between them.
+
+    Args:
+        found: The backbone.
+        operators: Where.
+        kind: PEFT type.
+        options: Settings of its config.
+        ranks: Path to rank, where a start that looked at data chose them.
+        states: Path to the state of the layer after such a start.
+    """
 
     def __init__(
-        self, found: Anatomy, operators: Sequence[Operator], kind: str, options: Mapping[str, Any]
+        self,
+        found: Anatomy,
+        operators: Sequence[Operator],
+        kind: str,
+        options: Mapping[str, Any],
+        ranks: Mapping[str, int] | None = None,
+        states: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.found, self.operators, self.kind = found, tuple(operators), kind
-        self.options = dict(options)
+        self.options, self._ranks, self._states = dict(options), dict(ranks or {}), dict(states or {})
+        self._start = data_start(kind, options)
+        self._seen: dict[str, Any] | None = None
         self._layers: dict[str, nn.Module] = {}
 
     def layer(self, path: str) -> nn.Module:
@@ -116,6 +143,21 @@ class Injection:
         )
         return layer
 
+    def started(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, nn.Module]:
+        """Path to layer after a start that looks at data; places to which it gave no rank are left out.
+
+        Args:
+            batches: Images (B, channels, height, width) or token ids (B, N), and labels (B,).
+
+        Raises:
+            VituneError: As `look`.
+        """
+        assert self._start is not None
+        model, paths = self.found.model, [operator.path for operator in self.operators]
+        watched, runner = self._twin(None), _copy(model, [], None)
+        self._seen = look(self._start, watched, runner, self.operators, self._config(paths), batches)
+        return self._inject()
+
     def _made(self) -> dict[str, nn.Module]:
         model = self.found.model
         tensors = [p for o in self.operators for p in model.get_submodule(o.path).parameters(recurse=False)]
@@ -127,27 +169,52 @@ class Injection:
         return self._inject()
 
     def _inject(self, device: str | None = None) -> dict[str, nn.Module]:
-        model, paths = self.found.model, [operator.path for operator in self.operators]
-        twin = _copy(model, paths, device)
-        for path in paths:
-            if (
-                bias := kept_apart(model, path)
-            ) is not None:  # by its attention; PEFT looks at the layer alone
-                given = bias.detach().to(device) if device is not None else bias.detach()
-                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
+        paths = [operator.path for operator in self.operators]
+        twin = self._twin(device)
         config = self._config(paths)
+        if self._seen is None and self._start == "corda":  # which cannot start otherwise; LoRA-GA can
+            config.init_lora_weights = True
+        for path, value in (self._seen or {}).items():
+            if self._start in _NOTES:
+                setattr(twin.get_submodule(path), _NOTES[self._start], value)
         tuner = peft_library().PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:
             # Warnings are about language models; one type draws a progress bar.
             with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
-                tuner(twin, config, ADAPTER)
+                made = tuner(twin, config, ADAPTER)
+                if self._start == "eva":
+                    self._redistribute(made)
         except Exception as error:  # whatever PEFT raises for settings that do not fit
             text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ConfigError(
                 f"peft: {self.kind} does not fit this {self.found.family} backbone: {text}."
             ) from error
-        return {path: self._taken(twin, path, compare=device is None) for path in paths}
+        left = [path for path in paths if hasattr(twin.get_submodule(path), "base_layer") or self._seen is None]
+        return {path: self._taken(twin, path, compare=device is None) for path in left}
+
+    def _twin(self, device: str | None) -> nn.Module:
+        """A copy of the backbone whose layers to adapt have weights, and biases, of their own."""
+        model, paths = self.found.model, [operator.path for operator in self.operators]
+        twin = _copy(model, paths, device)
+        for path in paths:
+            if (bias := kept_apart(model, path)) is not None:  # by its attention; PEFT looks at the layer alone
+                given = bias.detach().to(device) if device is not None else bias.detach()
+                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
+        return twin
+
+    def _redistribute(self, made: Any) -> None:
+        """Give PEFT's layers the ranks, factors and A of EVA; A is drawn where it comes from elsewhere."""
+        found = self._seen
+        if found is None:
+            like = {path: made.model.get_submodule(path).lora_A[ADAPTER].weight for path in self._ranks}
+            found = {path: like[path].new_empty(rank, like[path].shape[1]) for path, rank in self._ranks.items()}
+            for drawn in found.values():
+                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+        if found:
+            states = {f"model.{path}": value for path, value in found.items()}
+            give = importlib.import_module("peft.tuners.lora.eva").initialize_lora_eva_weights
+            give(made, eva_state_dict=states, adapter_name=ADAPTER)
 
     def _taken(self, twin: nn.Module, path: str, *, compare: bool) -> nn.Module:
         """PEFT's layer at a path of the copy, without the layer it wraps."""
@@ -179,7 +246,17 @@ class Injection:
         if self.kind in IDLE_IN_TRAINING:
             attach(layer, AlwaysInEvaluation, nn.Module())
         with_fixed_shapes(self.kind, layer)
+        if compare and path in self._states:
+            self._put(layer, path)
         return layer
+
+    def _put(self, layer: nn.Module, path: str) -> None:
+        try:
+            layer.load_state_dict(self._states[path])
+        except RuntimeError:
+            raise ConfigError(
+                f"peft: the start of '{path}' was found on another backbone; let it look at data with this one."
+            ) from None
 
     @staticmethod
     def _kept(layer: Any, original: nn.Module, base: nn.Module, *, compare: bool) -> bool:
@@ -210,6 +287,8 @@ class Injection:
             raise ConfigError(f"peft: {self.kind} refuses these settings: {text}.") from error
 
 
+# Where PEFT's layers look for what was found in the data.
+_NOTES = {"corda": "eigens", "lora_ga": "_peft_loraga_grad"}
 # Settings that are ours to carry out: which layers, and what of the backbone trains.
 _RESOLVED = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "bias")
 
