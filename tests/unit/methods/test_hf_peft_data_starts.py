@@ -153,7 +153,9 @@ def test_a_start_is_what_the_documented_calls_of_peft_give(text):
         assert torch.allclose(scores(tuned.model), other(images("plain")).logits, atol=1e-4)
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
     own = torch.optim.SGD(tuned.parameters(), 1e-2)
-    their = torch.optim.SGD([p for n, p in other.named_parameters() if p.requires_grad or ".head." in n], 1e-2)
+    their = torch.optim.SGD(
+        [p for n, p in other.named_parameters() if p.requires_grad or ".head." in n], 1e-2
+    )
     for parameter in other.base_model.model.model.head.parameters():
         parameter.requires_grad_(True)
     for shown, labels in batches():
@@ -211,7 +213,9 @@ def test_a_start_is_a_function_of_seed_and_data(text):
     one, other = (resolved(text, backbone("plain")) for _ in range(2))
     assert one == other
     assert one != parse(text)[0]
-    first, second = (vitune.apply(backbone("plain"), m, seed=seed).state() for seed, m in enumerate((one, other)))
+    first, second = (
+        vitune.apply(backbone("plain"), m, seed=seed).state() for seed, m in enumerate((one, other))
+    )
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     again = vitune.apply(backbone("plain"), pickle.loads(pickle.dumps(one))).state()
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
@@ -284,9 +288,21 @@ def test_our_own_settings_say_what_is_looked_at():
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ("eva_config=rho:2", ConfigError, "peft: eva_config belongs to init_lora_weights=eva; set that, or leave"),
-        ("init_lora_weights=eva,eva_config=roh:2", ConfigError, "eva_config has no setting 'roh'. Did you mean 'rho'?"),
-        ("init_lora_weights=eva,eva_config=rho:x", ConfigError, "rho of eva_config must be a number, not 'x'."),
+        (
+            "eva_config=rho:2",
+            ConfigError,
+            "peft: eva_config belongs to init_lora_weights=eva; set that, or leave",
+        ),
+        (
+            "init_lora_weights=eva,eva_config=roh:2",
+            ConfigError,
+            "eva_config has no setting 'roh'. Did you mean 'rho'?",
+        ),
+        (
+            "init_lora_weights=eva,eva_config=rho:x",
+            ConfigError,
+            "rho of eva_config must be a number, not 'x'.",
+        ),
         (
             "init_lora_weights=lora_ga,lora_ga_config=direction:AB",
             ConfigError,
@@ -341,7 +357,12 @@ def test_what_the_data_do_not_permit_is_said(monkeypatch):
     )
     nothing = [(shown * float("nan"), labels) for shown, labels in batches()]
     refused(lora_ga, TrainingError, "the loss of batch 1 of init_lora_weights=lora_ga is nan", nothing)
-    refused(corda, ConfigError, "init_lora_weights=corda cannot look at these images: Invalid value found", nothing)
+    refused(
+        corda,
+        ConfigError,
+        "init_lora_weights=corda cannot look at these images: Invalid value found",
+        nothing,
+    )
     monkeypatch.setattr(looking, "MOST_PASSES", 3)
     refused(f"{eva},eva_config=tau:1.0", ConfigError, "after 3 batches EVA's components have not settled")
     with torch.no_grad():
@@ -352,17 +373,29 @@ def test_what_the_data_do_not_permit_is_said(monkeypatch):
 
 def test_a_start_that_was_found_elsewhere_is_noticed():
     method = resolved(ONE_EACH[1], backbone("plain"))
-    with pytest.raises(NothingMatchedError, match=r"ranks names 'blocks\.2\.attn\.qkv', which is none of the layers"):
+    with pytest.raises(
+        NothingMatchedError, match=r"ranks names 'blocks\.2\.attn\.qkv', which is none of the layers"
+    ):
         vitune.apply(backbone("beit"), method)
     wider = vitune.backbones.create(
-        "vit_tiny_patch16_224", num_classes=3, pretrained=False, img_size=32, embed_dim=48, depth=4, num_heads=2
+        "vit_tiny_patch16_224",
+        num_classes=3,
+        pretrained=False,
+        img_size=32,
+        embed_dim=48,
+        depth=4,
+        num_heads=2,
     )
-    with pytest.raises(ConfigError, match=r"the start of 'blocks\.0\.attn\.qkv' was found on another backbone"):
+    with pytest.raises(
+        ConfigError, match=r"the start of 'blocks\.0\.attn\.qkv' was found on another backbone"
+    ):
         vitune.apply(wider, method)
 
 
 def test_lora_ga_passes_over_convolutions_as_peft_does():
-    method = resolved("peft(r=2,init_lora_weights=lora_ga,target_modules=patch_embed+attn.qkv)", backbone("plain"))
+    method = resolved(
+        "peft(r=2,init_lora_weights=lora_ga,target_modules=patch_embed+attn.qkv)", backbone("plain")
+    )
     tuned = vitune.apply(backbone("plain"), method)
     first, second, *_ = peft_layers(tuned)
     assert not first.get_parameter("lora_B.default.weight").any()

@@ -78,9 +78,7 @@ class Peft(Method):
     # Of a start that looked at data: role to the state of the layer; empty: a plain start will do; None: not looked.
     states: InitVar[Mapping[str, Mapping[str, Tensor]] | None] = None
 
-    def __post_init__(
-        self, config: Any, states: Mapping[str, Mapping[str, Tensor]] | None
-    ) -> None:
+    def __post_init__(self, config: Any, states: Mapping[str, Mapping[str, Tensor]] | None) -> None:
         kind, given = self.type.upper(), dict(self.options)
         if config is not None:
             if isinstance(config, (str, bytes)):
@@ -117,9 +115,7 @@ class Peft(Method):
         known = self._start is None or self.ranks or vars(self)["states"] is not None
         return None if known else DataNeeds(self.batches, self.batch_size, self.shuffled)
 
-    def resolved(
-        self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0
-    ) -> Peft:
+    def resolved(self, model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, seed: int = 0) -> Peft:
         """Let a start look at data, by PEFT's own functions.
 
         Args:
@@ -338,7 +334,7 @@ class Peft(Method):
         return cls(type=kind, options=values, **own)
 
     def texts(self) -> dict[str, str]:
-        """The inverse of `from_texts`, without defaults, and without what a start found: made of the text, it looks anew."""
+        """The inverse of `from_texts`, without defaults and `ranks`: a start that is made of text looks anew."""
         given = {} if self.type == "LORA" else {"type": self.type}
         options = without_usual_details(self.type, self.options)
         given |= {n: reading.option_text(self.type, n, value) for n, value in options.items()}

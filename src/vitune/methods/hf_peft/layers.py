@@ -190,7 +190,9 @@ class Injection:
             raise ConfigError(
                 f"peft: {self.kind} does not fit this {self.found.family} backbone: {text}."
             ) from error
-        left = [path for path in paths if hasattr(twin.get_submodule(path), "base_layer") or self._seen is None]
+        left = [
+            path for path in paths if hasattr(twin.get_submodule(path), "base_layer") or self._seen is None
+        ]
         return {path: self._taken(twin, path, compare=device is None) for path in left}
 
     def _twin(self, device: str | None) -> nn.Module:
@@ -198,7 +200,9 @@ class Injection:
         model, paths = self.found.model, [operator.path for operator in self.operators]
         twin = _copy(model, paths, device)
         for path in paths:
-            if (bias := kept_apart(model, path)) is not None:  # by its attention; PEFT looks at the layer alone
+            if (
+                bias := kept_apart(model, path)
+            ) is not None:  # by its attention; PEFT looks at the layer alone
                 given = bias.detach().to(device) if device is not None else bias.detach()
                 twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
         return twin
@@ -208,7 +212,9 @@ class Injection:
         found = self._seen
         if found is None:
             like = {path: made.model.get_submodule(path).lora_A[ADAPTER].weight for path in self._ranks}
-            found = {path: like[path].new_empty(rank, like[path].shape[1]) for path, rank in self._ranks.items()}
+            found = {
+                path: like[path].new_empty(rank, like[path].shape[1]) for path, rank in self._ranks.items()
+            }
             for drawn in found.values():
                 nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
         if found:

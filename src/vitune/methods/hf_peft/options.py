@@ -195,7 +195,9 @@ def read_option(kind: str, name: str, text: str) -> Any:
 
 def _kinds(admitted: set[type], words: tuple[str, ...]) -> str:
     """Types and words that a setting may be, in words."""
-    return " or ".join([*(_WORDS[one] for one in _WORDS if one in admitted), *(f"'{word}'" for word in words)])
+    return " or ".join(
+        [*(_WORDS[one] for one in _WORDS if one in admitted), *(f"'{word}'" for word in words)]
+    )
 
 
 def option_text(kind: str, name: str, value: Any) -> str:

@@ -97,9 +97,7 @@ def _refuse_details(kind: str, options: Mapping[str, Any]) -> None:
         given, usual = options.get(setting) or {}, nested_defaults(kind, setting)
         for name, why in details.items():
             if given.get(name, usual.get(name)) != usual.get(name):
-                raise ConfigError(
-                    f"peft: {setting} with {name} cannot be used here: it {why}; leave it out."
-                )
+                raise ConfigError(f"peft: {setting} with {name} cannot be used here: it {why}; leave it out.")
 
 
 def _refuse_for_adalora(options: Mapping[str, Any]) -> None:
