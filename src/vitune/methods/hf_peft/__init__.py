@@ -21,6 +21,7 @@ from vitune.methods._base import DataNeeds, Method, Policy
 from vitune.methods.hf_peft import options as reading
 from vitune.methods.hf_peft.counted import complete, without_factors
 from vitune.methods.hf_peft.layers import ADAPTER, Injection, PeftEdit
+from vitune.methods.hf_peft.monteclora import VariationalPenalty
 from vitune.methods.hf_peft.policies import RankBudget, SingularPenalty, SubspaceBudget
 from vitune.methods.hf_peft.refused import SETTINGS, reason_against, refuse
 from vitune.methods.hf_peft.starts import (
@@ -272,7 +273,7 @@ class Peft(Method):
         return self.type not in NOT_MERGING
 
     def policy(self, tuned: Tuned) -> Policy | None:
-        """AdaLoRA and AdaMSS cut while they train, and AdaLoRA and KaSA add to the loss."""
+        """AdaLoRA and AdaMSS cut while they train, AdaLoRA, KaSA and MonteCLoRA add to the loss, the last also noise."""
         if self.type == "ADALORA":
             return RankBudget(tuned, self.settings())
         if self.options.get("use_asa"):
@@ -280,6 +281,8 @@ class Peft(Method):
         if (kasa := self.options.get("kasa_config")) is not None:
             defaults = reading.plain(reading.config_class("LORA")(kasa_config={}))["kasa_config"]
             return SingularPenalty(tuned, {**defaults, **kasa})
+        if self.options.get("monteclora_config") is not None:
+            return VariationalPenalty(tuned)
         return None
 
     def stored(self, tuned: Tuned, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from vitune.anatomy import Anatomy, Operator
 from vitune.errors import ConfigError
 from vitune.methods.hf_peft.counted import with_fixed_shapes
 from vitune.methods.hf_peft.looking import look
+from vitune.methods.hf_peft.monteclora import with_drawn_noise
 from vitune.methods.hf_peft.options import config_class, peft_library
 from vitune.methods.hf_peft.starts import (
     WithoutTaken,
@@ -162,7 +163,8 @@ class Injection:
         model = self.found.model
         tensors = [p for o in self.operators for p in model.get_submodule(o.path).parameters(recurse=False)]
         if any(tensor.is_meta for tensor in tensors):
-            if self.options.get("kasa_config") is None:  # which puts off its start where there are no values
+            # Some put off their start where there are no values.
+            if all(self.options.get(name) is None for name in ("kasa_config", "monteclora_config")):
                 with suppress(ConfigError):  # not every start can be drawn without memory
                     return self._inject(device="meta")
             return self._inject(device="cpu")
@@ -252,6 +254,8 @@ class Injection:
         if self.kind in IDLE_IN_TRAINING:
             attach(layer, AlwaysInEvaluation, nn.Module())
         with_fixed_shapes(self.kind, layer)
+        if self.options.get("monteclora_config") is not None:
+            with_drawn_noise(layer)
         if compare and path in self._states:
             self._put(layer, path)
         return layer
@@ -280,6 +284,8 @@ class Injection:
             if name.endswith("_pattern") and isinstance(value, Mapping):
                 options[name] = {p: v for key, v in value.items() for p in _patterns(self.found, key)}
         options["target_modules"] = _exactly(paths)
+        if (noise := options.get("monteclora_config")) is not None:
+            options["monteclora_config"] = {**noise, "buffer_size": 1}  # draws are the policy's affair
         if (
             self.kind == "ADALORA"
         ):  # the schedule is the policy's affair; PEFT only asks for one that could be

@@ -30,17 +30,16 @@ SETTINGS = {
     "megatron_config": "is about Megatron's layers",
     "megatron_core": "is about Megatron's layers",
     "loftq_config": "is about quantised backbones",
-    "monteclora_config": "keeps drawn numbers from step to step and branches on them, so that no run could be "
-    "resumed nor its costs be counted",
     "runtime_offload_base_weight": "moves the backbone's own weights",
     "velora_config": "changes what is kept for the backward pass; our velora does",
     "ensure_weight_tying": "is about the embedding tables of a text model",
 }
-# Details of starts that look at data.
+# Details of nested configs.
 _OF_TEXT = "is about the tokens of a text"
 _OWN_FILES = "keeps files of its own, and a run looks at its data itself"
 _DETAILS = {
     "eva_config": {"use_label_mask": _OF_TEXT, "label_mask_value": _OF_TEXT},
+    "monteclora_config": {"buffer_size": "is a store of draws, and here every step draws its own"},
     "corda_config": {"cache_file": _OWN_FILES, "covariance_file": _OWN_FILES},
 }
 # Settings that AdaLoRA's config inherits of LoRA's and that PEFT's AdaLoRA takes no notice of.
@@ -48,6 +47,7 @@ _UNREAD_BY_ADALORA = (
     "r",
     "alpha_pattern",
     "kasa_config",
+    "monteclora_config",
     "lora_bias",
     "use_bdlora",
     "use_qalora",
