@@ -12,7 +12,6 @@ from torch import nn
 from vitune.anatomy import Anatomy, example, logits
 from vitune.errors import SurgeryError
 
-
 # Attribute of a module that computes with some of its parameters in training alone.
 GATED_IN_TRAINING = "gated_in_training"
 

@@ -19,8 +19,9 @@ from vitune.anatomy import Anatomy, Operator, anatomy
 from vitune.errors import CompositionError, ConfigError, NothingMatchedError, UnsupportedBackboneError
 from vitune.methods._base import DataNeeds, Method, Policy
 from vitune.methods.hf_peft import options as reading
+from vitune.methods.hf_peft.copies import ADAPTER
 from vitune.methods.hf_peft.counted import complete, without_factors
-from vitune.methods.hf_peft.layers import ADAPTER, Injection, PeftEdit
+from vitune.methods.hf_peft.layers import Injection, PeftEdit
 from vitune.methods.hf_peft.monteclora import VariationalPenalty
 from vitune.methods.hf_peft.policies import RankBudget, SingularPenalty, SubspaceBudget
 from vitune.methods.hf_peft.refused import SETTINGS, reason_against, refuse
@@ -273,7 +274,7 @@ class Peft(Method):
         return self.type not in NOT_MERGING
 
     def policy(self, tuned: Tuned) -> Policy | None:
-        """AdaLoRA and AdaMSS cut while they train, AdaLoRA, KaSA and MonteCLoRA add to the loss, the last also noise."""
+        """AdaLoRA and AdaMSS cut while they train; AdaLoRA, KaSA and MonteCLoRA add to the loss, the last noise too."""
         if self.type == "ADALORA":
             return RankBudget(tuned, self.settings())
         if self.options.get("use_asa"):

@@ -7,7 +7,6 @@ names and its bytes, and what PEFT computes is PEFT's own code.
 
 from __future__ import annotations
 
-import copy
 import importlib
 import io
 import math
@@ -22,6 +21,15 @@ from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, Operator
 from vitune.errors import ConfigError
+from vitune.methods.hf_peft.copies import (
+    ADAPTER,
+    copy_with_own,
+    example_input,
+    frozen_as_buffers,
+    merge_tried,
+    plain_copy,
+    with_base,
+)
 from vitune.methods.hf_peft.counted import with_fixed_shapes
 from vitune.methods.hf_peft.looking import look
 from vitune.methods.hf_peft.monteclora import with_drawn_noise
@@ -39,15 +47,12 @@ from vitune.surgery import (
     AlwaysInEvaluation,
     Edit,
     attach,
-    bias_of,
     kept_apart,
     layer_of,
-    parts_of,
     stand_in,
     takes_shift,
 )
 
-ADAPTER = "default"
 TOLERANCE = 1e-4
 # Without the dropouts that `refused` refuses, their training mode draws a number per layer and step, or looks for
 # infinities, and computes the same; weightless copies have no values to look at.
@@ -67,16 +72,16 @@ class PeftEdit(Edit):
     def can_fold(module: nn.Module) -> bool:
         """Whether PEFT merges the layer, and the merged layer computes the same: it is tried on a copy."""
         layer = layer_of(module, PeftEdit)
-        plain = _plain(module, layer)
+        plain = plain_copy(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return True  # no values to compare
-        image = _input(plain)
-        merged = None if image is None else _merged(layer, plain)
+        image = example_input(plain)
+        merged = None if image is None else merge_tried(layer, plain)
         if merged is None or image is None:
             return False
-        before = _plain(module, layer)
+        before = plain_copy(module, layer)
         with torch.no_grad():
-            expected = _with_base(layer, before).eval()(image)
+            expected = with_base(layer, before).eval()(image)
             got = merged.eval()(image)
         bias, shifted = (one._parameters.get("bias") for one in (before, merged))
         shifts = bias is not None and shifted is not None and not torch.equal(bias, shifted)
@@ -87,10 +92,10 @@ class PeftEdit(Edit):
     @staticmethod
     def fold(module: Any, layer: nn.Module) -> None:
         """What PEFT's merge writes."""
-        plain = _plain(module, layer)
+        plain = plain_copy(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return
-        merged = _merged(layer, plain)
+        merged = merge_tried(layer, plain)
         assert merged is not None
         own = dict(module.named_parameters(recurse=False))
         for name, tensor in merged.named_parameters(recurse=False):
@@ -155,7 +160,7 @@ class Injection:
         """
         assert self._start is not None
         model, paths = self.found.model, [operator.path for operator in self.operators]
-        watched, runner = self._twin(None), _copy(model, [], None)
+        watched, runner = self._twin(), copy_with_own(model, [])
         self._seen = look(self._start, watched, runner, self.operators, self._config(paths), batches)
         return self._inject()
 
@@ -197,10 +202,10 @@ class Injection:
         ]
         return {path: self._taken(twin, path, compare=device is None) for path in left}
 
-    def _twin(self, device: str | None) -> nn.Module:
+    def _twin(self, device: str | None = None) -> nn.Module:
         """A copy of the backbone whose layers to adapt have weights, and biases, of their own."""
         model, paths = self.found.model, [operator.path for operator in self.operators]
-        twin = _copy(model, paths, device)
+        twin = copy_with_own(model, paths, device)
         for path in paths:
             if (
                 bias := kept_apart(model, path)
@@ -250,7 +255,7 @@ class Injection:
             )
         if self.kind == "ADALORA":  # a count, which PEFT lets train where it moved it to another device
             layer.get_submodule("ranknum").requires_grad_(False)
-        _freeze(layer)
+        frozen_as_buffers(layer)
         if self.kind in IDLE_IN_TRAINING:
             attach(layer, AlwaysInEvaluation, nn.Module())
         with_fixed_shapes(self.kind, layer)
@@ -313,84 +318,3 @@ def _exactly(paths: Sequence[str]) -> str:
 def _patterns(found: Anatomy, key: str) -> list[str]:
     """A key of a pattern setting: a role becomes the paths that have it, all else is PEFT's own affair."""
     return [re.escape(path) for path in sorted(of_roles(found, key))] or [key]
-
-
-def _copy(model: nn.Module, paths: Sequence[str], device: str | None) -> nn.Module:
-    """A copy with real copies of the parameters at the paths; all others are shared, frozen."""
-    own = {id(p) for path in paths for p in model.get_submodule(path).parameters(recurse=False)}
-    memo: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if id(tensor) not in own:
-            memo[id(tensor)] = _like(tensor, tensor.detach())
-        elif device is not None:
-            memo[id(tensor)] = _like(tensor, torch.zeros_like(tensor, device=device))
-    return copy.deepcopy(model, memo)
-
-
-def _like(tensor: Tensor, value: Tensor) -> Tensor:
-    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
-
-
-def _freeze(layer: nn.Module) -> None:
-    """Make buffers of the parameters that PEFT freezes: here every parameter of a new layer trains."""
-    for module in layer.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                del module._parameters[name]
-                module.register_buffer(name, parameter.detach())
-
-
-def _plain(module: nn.Module, layer: nn.Module) -> nn.Module:
-    """A copy of a module as PEFT's layer, which wraps it, was given it: below all edits, less what its start took."""
-    base, _ = parts_of(module)
-    twin = base.__new__(base)
-    nn.Module.__init__(twin)
-    fixed = {n: v for n, v in vars(module).items() if not n.endswith("_hooks") and not n.startswith("_")}
-    vars(twin).update(fixed)
-    for name, parameter in module._parameters.items():
-        value = None if parameter is None else nn.Parameter(parameter.detach().clone())
-        twin.register_parameter(name, value)
-    if "bias" in twin._parameters and (bias := bias_of(module)) is not None:
-        twin.register_parameter("bias", nn.Parameter(bias.detach().clone()))  # wherever it is kept
-    for name, buffer in module._buffers.items():
-        twin.register_buffer(name, None if buffer is None else buffer.clone())
-    if (taken := taken_from(layer)) is not None:
-        with torch.no_grad():
-            twin.get_parameter("weight").sub_(taken.difference())
-    return twin
-
-
-def _with_base(layer: Any, base: nn.Module) -> Any:
-    """A copy of PEFT's layer round another layer."""
-    twin = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): base})
-    del vars(twin)["base_layer"]
-    twin.base_layer = base
-    return twin
-
-
-def _merged(layer: nn.Module, plain: nn.Module) -> Any:
-    """The plain layer with PEFT's layer merged into it; None where PEFT cannot."""
-    twin = _with_base(layer, plain)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            twin.merge(adapter_names=[ADAPTER])
-    except Exception:  # every type has its own way of saying no
-        return None
-    return twin.get_base_layer()
-
-
-def _input(layer: Any) -> Tensor | None:
-    """Something to compute with, the same each time; None for a layer of an unknown kind."""
-    like = next(layer.parameters(), None)
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (3, layer.in_features)
-    elif isinstance(layer, nn.Conv2d):
-        shape = (2, layer.in_channels, *(3 * size for size in layer.kernel_size))
-    elif isinstance(layer, nn.LayerNorm):
-        shape = (3, *layer.normalized_shape)
-    else:
-        return None
-    assert like is not None
-    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return numbers.to(device=like.device, dtype=like.dtype)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitune.methods._base import Criterion, Policy, Run
-from vitune.methods.hf_peft.policies import ADAPTER, peft_layers
+from vitune.methods.hf_peft.copies import ADAPTER
+from vitune.methods.hf_peft.policies import peft_layers
 from vitune.randomness import derive_seed, preserved_randomness, seeded
 from vitune.surgery import GATED_IN_TRAINING, Edit, attach
 
@@ -131,8 +132,8 @@ class VariationalPenalty(Policy):
 
     def loss(self, logits: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
         """The loss, and the mean over layers of the penalty."""
-        penalties = [sum(sampler.get_variational_loss()) for sampler in self._samplers]
-        return criterion(logits, targets) + torch.stack(penalties).mean()
+        parts = [sampler.get_variational_loss() for sampler in self._samplers]
+        return criterion(logits, targets) + torch.stack([kl + entropy for kl, entropy in parts]).mean()
 
     def after_step(self) -> None:
         """Let go of the graph of the last pass."""
