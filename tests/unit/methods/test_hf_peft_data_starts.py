@@ -363,6 +363,13 @@ def test_what_the_data_do_not_permit_is_said(monkeypatch):
         "init_lora_weights=corda cannot look at these images: Invalid value found",
         nothing,
     )
+    few = [(shown[:1], labels[:1]) for shown, labels in batches()]
+    refused(
+        f"{eva},eva_config=rho:3",
+        ConfigError,
+        "EVA looks for 6 components of what a layer reads, and a batch has 5 rows of it; set a larger batch_size",
+        few,
+    )
     monkeypatch.setattr(looking, "MOST_PASSES", 3)
     refused(f"{eva},eva_config=tau:1.0", ConfigError, "after 3 batches EVA's components have not settled")
     with torch.no_grad():

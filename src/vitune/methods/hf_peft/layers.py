@@ -197,19 +197,17 @@ class Injection:
             raise ConfigError(
                 f"peft: {self.kind} does not fit this {self.found.family} backbone: {text}."
             ) from error
-        left = [
-            path for path in paths if hasattr(twin.get_submodule(path), "base_layer") or self._seen is None
-        ]
-        return {path: self._taken(twin, path, compare=device is None) for path in left}
+        if self._seen is not None:  # EVA leaves out layers to which it gives no rank
+            paths = [path for path in paths if hasattr(twin.get_submodule(path), "base_layer")]
+        return {path: self._taken(twin, path, compare=device is None) for path in paths}
 
     def _twin(self, device: str | None = None) -> nn.Module:
         """A copy of the backbone whose layers to adapt have weights, and biases, of their own."""
         model, paths = self.found.model, [operator.path for operator in self.operators]
         twin = copy_with_own(model, paths, device)
         for path in paths:
-            if (
-                bias := kept_apart(model, path)
-            ) is not None:  # by its attention; PEFT looks at the layer alone
+            bias = kept_apart(model, path)  # by its attention; PEFT looks at the layer alone
+            if bias is not None:
                 given = bias.detach().to(device) if device is not None else bias.detach()
                 twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
         return twin
@@ -218,12 +216,10 @@ class Injection:
         """Give PEFT's layers the ranks, factors and A of EVA; A is drawn where it comes from elsewhere."""
         found = self._seen
         if found is None:
-            like = {path: made.model.get_submodule(path).lora_A[ADAPTER].weight for path in self._ranks}
-            found = {
-                path: like[path].new_empty(rank, like[path].shape[1]) for path, rank in self._ranks.items()
-            }
-            for drawn in found.values():
-                nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+            found = {}
+            for path, rank in self._ranks.items():
+                like = made.model.get_submodule(path).lora_A[ADAPTER].weight
+                found[path] = nn.init.kaiming_uniform_(like.new_empty(rank, like.shape[1]), a=math.sqrt(5))
         if found:
             states = {f"model.{path}": value for path, value in found.items()}
             give = importlib.import_module("peft.tuners.lora.eva").initialize_lora_eva_weights

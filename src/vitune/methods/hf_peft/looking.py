@@ -107,7 +107,12 @@ class _By(nn.Module):
 
 def _components(watched: nn.Module, config: Any, run: Run, batches: Sequence[Batch]) -> Mapping[str, Any]:
     """EVA: principal components of the inputs, batch by batch and round again until they settle."""
-    passes = 0
+    passes, rows = 0, []
+    layers = [module for module in watched.modules() if isinstance(module, nn.Linear)]
+    noting = [
+        one.register_forward_pre_hook(lambda _, given: rows.append(given[0].shape[1])) for one in layers
+    ]
+    wanted = round(max(config.r, *config.rank_pattern.values(), 0) * config.eva_config.rho)
 
     def forward(model: nn.Module, images: Tensor) -> None:
         nonlocal passes
@@ -118,6 +123,14 @@ def _components(watched: nn.Module, config: Any, run: Run, batches: Sequence[Bat
                 f"eva_config, a smaller r, or a larger batch_size."
             )
         run(images)
+        if passes == 1:
+            for hook in noting:
+                hook.remove()
+            if min(rows) < wanted:  # PEFT would pass over such batches for ever
+                raise ConfigError(
+                    f"peft: EVA looks for {wanted} components of what a layer reads, and a batch has {min(rows)} rows "
+                    f"of it; set a larger batch_size, or a smaller r, or rho in eva_config."
+                )
 
     find = importlib.import_module("peft.tuners.lora.eva").get_eva_state_dict
     return find(
