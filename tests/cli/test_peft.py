@@ -32,7 +32,8 @@ def test_a_config_trains_and_merges(run: Run, images: Path) -> None:
 def test_configs_are_profiled_beside_ours(run: Run) -> None:
     ours = "lora(roles=attn.q+attn.k+attn.v,rank=8,share_down=true)"
     theirs = ["peft", "peft(init_lora_weights=pissa)"]
-    theirs += [f"peft(type={kind})" for kind in ("ADALORA", "FROD", "WAVEFT")]
+    looking = [f"peft(init_lora_weights={start})" for start in ("eva", "corda", "lora_ga")]
+    theirs += [f"peft(type={kind})" for kind in ("ADALORA", "FROD", "WAVEFT")] + looking
     methods = [word for text in (ours, *theirs) for word in ("--method", text)]
     outcome = run("profile", *methods, "--batch-size", 2, "--out", "costs.json")
     assert outcome.code == 0, outcome.err
@@ -49,10 +50,18 @@ def test_configs_are_profiled_beside_ours(run: Run) -> None:
         assert rows[text]["step_flops"] > 0
         assert 0 < rows[text]["saved_activation_bytes"] < rows["full"]["saved_activation_bytes"]
         assert text in outcome.out.replace("\n", "")
+    # There are no data to look at: plain starts of the same shapes, and the command says so.
+    assert {trained[text] for text in looking} == {trained["peft"]}
+    assert files[looking[0]] == files["peft"]
+    assert files[looking[1]] == files[looking[2]] == files["peft(init_lora_weights=pissa)"]
+    for text in looking:
+        assert f"{text}: counted as it starts without data" in outcome.err
+    assert "pissa): counted" not in outcome.err
 
 
 def test_configs_are_compared_with_our_methods(run: Run, images: Path) -> None:
     texts = ("linear", "peft(r=2,target_modules=attn.qkv)", "peft(type=ADALORA,init_r=2,target_r=1)")
+    texts += ("peft(r=2,init_lora_weights=eva)", "peft(r=2,init_lora_weights=lora_ga)")
     methods = [word for text in texts for word in ("--method", text)]
     training = ("--epochs", 1, "--batch-size", 4, "--workers", 0, "--device", "cpu", "--set", "augment=none")
     settings = ("--seeds", 1, "--search", "none", "--set", "warmup_epochs=0")

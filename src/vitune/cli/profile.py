@@ -121,6 +121,8 @@ def profile(
     with news.status("") as status:
         result = run(settings, lambda text: status.update(text))
     _print(result.rows)
+    for note in result.notes:
+        news.print(note, soft_wrap=True)
     if out is not None:
         write_profile(result, out)
         news.print(f"written to {out}")

@@ -75,6 +75,8 @@ def _show_peft() -> None:
         made.add_row(kind, merges, ", ".join(name for name in settings if name not in common))
     out.print(made)
     out.print("Most types take target_modules, exclude_modules, modules_to_save and layers_to_transform too.")
+    out.print("Starts of LORA that look at data (init_lora_weights=eva, corda, lora_ga) also take batches,")
+    out.print("batch_size and shuffled: which images they look at.")
     out.print("Set them like this: --method 'peft(type=LORA,r=8,target_modules=attn.qkv+mlp.in)';")
     out.print("layers by role or by name. --method 'peft(config=FILE)' reads an adapter_config.json.")
 

@@ -211,6 +211,10 @@ class Method:
         """
         return self
 
+    def countable(self) -> Method:
+        """A method of the same costs that needs no data, for counting where there are none; itself if there is none."""
+        return self
+
     def policy(self, tuned: Tuned) -> Policy | None:
         """What to do during training, or None."""
         return None

@@ -181,6 +181,7 @@ def _facts(fields: Fields) -> tuple[tuple[str, str], ...]:
         ("Rounds timed", str(settings.get("rounds"))),
         ("Machine", _pairs(fields.mapping("machine"))),
         ("Versions", _pairs(fields.mapping("versions"))),
+        *(("Note", note) for note in fields.texts("notes")),
     )
 
 

@@ -2,7 +2,7 @@
 
 from vitune.surgery.convolution import convolve, runs_its_kernel
 from vitune.surgery.edits import CHILD, Edit, attach, detach, layer_of, parts_of
-from vitune.surgery.gate import gate
+from vitune.surgery.gate import GATED_IN_TRAINING, gate
 from vitune.surgery.plain_vit import as_output, check_plain_vit, classify, embed
 from vitune.surgery.plan import (
     Attach,
@@ -27,6 +27,7 @@ __all__ = [
     "ATTENTION_POINTS",
     "CHILD",
     "CONTEXT",
+    "GATED_IN_TRAINING",
     "POINTS",
     "ROWS",
     "AlwaysInEvaluation",

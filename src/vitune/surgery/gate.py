@@ -12,6 +12,9 @@ from torch import nn
 from vitune.anatomy import Anatomy, example, logits
 from vitune.errors import SurgeryError
 
+# Attribute of a module that computes with some of its parameters in training alone.
+GATED_IN_TRAINING = "gated_in_training"
+
 
 def gate(anatomy: Anatomy, trained: dict[str, nn.Parameter]) -> None:
     """Run one image (or a few tokens) forward and backward; change neither gradients, random state nor buffers.
@@ -29,6 +32,9 @@ def gate(anatomy: Anatomy, trained: dict[str, nn.Parameter]) -> None:
     devices = [like.device] if like.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         model.eval()  # so that neither dropout nor batch statistics act
+        for module in model.modules():
+            if getattr(module, GATED_IN_TRAINING, False):
+                module.training = True
         try:
             torch.manual_seed(0)
             loss = logits(model, example(anatomy)).float().square().sum()

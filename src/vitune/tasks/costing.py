@@ -49,7 +49,7 @@ class Subject:
             method: Methods as the command line writes them.
             level: The memory level.
             weights: Whether it can run. Its weights are random, since costs do not depend on values; without, it
-                takes no memory.
+                takes no memory. Nor are there data, so that a method is taken as it is `countable` without.
 
         Raises:
             VituneError: If the method does not fit the backbone.
@@ -58,7 +58,7 @@ class Subject:
             model = backbones.create(
                 self.model, num_classes=self.classes, pretrained=False, img_size=self.image_size
             )
-        tuned = apply(model, parse(method), check=weights)
+        tuned = apply(model, [one.countable() for one in parse(method)], check=weights)
         tuned.memory = level
         return tuned
 

@@ -125,9 +125,19 @@ class ProfileResult:
     settings: ProfileSettings
     rows: tuple[ProfileRow, ...]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What must be known of the numbers beside them."""
+        looking = [text for text in self.settings.methods if any(one.needs_data for one in parse(text))]
+        return tuple(
+            f"{text}: counted as it starts without data; where data decide what it edits, its numbers differ a little."
+            for text in looking
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values, with machine and versions."""
         return {
+            "notes": list(self.notes),
             "settings": asdict(self.settings),
             "rows": [asdict(row) for row in self.rows],
             "machine": machine(),

@@ -47,6 +47,8 @@ TEXTS += [
     "peft(r=4,init_lora_weights=pissa_niter_4,use_rslora=true)",
     "peft(r=4,init_lora_weights=olora,use_dora=true)",
     "peft(r=4,kasa_config=beta:0.001+gamma:0.01)",
+    "peft(r=4,monteclora_config=num_samples:3+use_entropy:true,target_modules=attn.qkv+mlp.in)",
+    "peft(r=2,monteclora_config=sample_scaler:0.01,use_rslora=true,lora_dropout=0.1)",
     "peft(type=WAVEFT,n_frequency=64,use_idwt=false)",
     "peft(type=FROD,target_modules=attn.qkv+mlp.in,frod_dropout=0.1)",
 ]
@@ -231,9 +233,9 @@ def test_weightless_costs_are_those_of_the_real_model(text):
         ("peft(r=x)", ConfigError, "r must be a whole number, not 'x'."),
         ("peft(config=nowhere)", ConfigError, "cannot read the config 'nowhere': No such file or directory."),
         (
-            "peft(init_lora_weights=eva)",
+            "peft(init_lora_weights=loftq)",
             ConfigError,
-            "init_lora_weights=eva cannot be used here: it looks at data before the first step",
+            "init_lora_weights=loftq cannot be used here: it is about quantised backbones",
         ),
         (
             "peft(init_lora_weights=pissa,target_modules=patch_embed)",

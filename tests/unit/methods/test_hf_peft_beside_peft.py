@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,6 +226,73 @@ def test_a_start_that_changes_weights_in_another_way_is_refused(monkeypatch):
     monkeypatch.setattr(LoraLayer, "olora_init", spoiled)
     with pytest.raises(ConfigError, match="changes the backbone's own weights"):
         vitune.apply(backbone("plain"), parse("peft(init_lora_weights=olora)"))
+
+
+NOISY = "peft(r=3,lora_alpha=6,monteclora_config=num_samples:3+sample_scaler:0.3+kl_loss_weight:0.001+use_entropy:true"
+
+
+def test_monteclora_trains_as_peft_does_with_the_same_noise():
+    text = f"{NOISY},target_modules=attn.qkv)"
+    (method,) = parse(text)
+    other = theirs(backbone("plain"), **method.options)  # type: ignore[attr-defined]
+    tuned = ours_like(text, other)
+    own = torch.optim.SGD(tuned.parameters(), 1e-1)
+    their = torch.optim.SGD([p for p in other.parameters() if p.requires_grad], 1e-1)
+    stores = [m.sampler for n, m in other.named_modules() if n.endswith("lora_monteclora_sampler.default")]
+    mine: list[Any] = [layer.get_submodule("lora_monteclora_sampler.default") for layer in peft_layers(tuned)]
+    plain = None
+    for step in range(4):
+        loss = step_ours(tuned, own, step)
+        for store, sampler in zip(stores, mine, strict=True):
+            store.buffer, store.index = [sampler.get()], 0
+            store.buffer_size = 1
+        expected = other(images("plain")).loss + other.base_model._get_monteclora_loss()
+        expected.backward()
+        their.step()
+        their.zero_grad()
+        assert torch.allclose(loss, expected, atol=1e-5)
+        if plain is None:
+            plain = F.cross_entropy(tuned(images("plain")), LABELS)
+    given = dict(other.named_parameters())
+    for name, parameter in tuned.trainable().items():
+        if "head" not in name:
+            wanted = given[f"base_model.model.model.{name.replace('.vitune.peft', '')}"]
+            assert torch.allclose(parameter, wanted, atol=1e-4), name
+    # Noise is of training alone.
+    other.eval(), tuned.model.eval()
+    with torch.no_grad():
+        expected = other(images("plain")).scores
+        assert torch.allclose(tuned(images("plain")), expected, atol=1e-4)
+    assert torch.allclose(logits(tuned.merge(), images("plain")), expected, atol=1e-4)
+
+
+def test_noise_is_a_function_of_seed_and_step():
+    def noise(seed: int, step: int) -> list[Tensor]:
+        tuned = vitune.apply(backbone("plain"), parse(f"{NOISY})"), seed=seed)
+        state = torch.get_rng_state()
+        moments.begin(tuned.policies, Run(7, 1e-2, STEPS))
+        for each in range(step % 2, step + 1):  # whatever was drawn before
+            moments.before_step(tuned.policies, each)
+        assert torch.equal(torch.get_rng_state(), state)
+        return [b.clone() for n, b in tuned.model.named_buffers() if ".z_" in n]
+
+    first, again, later = noise(0, 2), noise(1, 2), noise(0, 3)
+    assert len(first) == 3 * 4
+    assert all(map(torch.equal, first, again))
+    assert not any(map(torch.equal, first, later))
+    assert len({tuple(tensor.flatten().tolist()) for tensor in first}) == len(first)  # each layer has its own
+
+
+def test_a_model_with_noise_can_be_copied_in_the_middle_of_a_step():
+    tuned = vitune.apply(backbone("plain"), parse(f"{NOISY})"))
+    moments.begin(tuned.policies, Run(0, 1e-2, STEPS))
+    moments.before_step(tuned.policies, 0)
+    tuned.model.train()
+    loss = moments.loss(tuned.policies, tuned(images("plain")), LABELS, F.cross_entropy)
+    for twin in (copy.deepcopy(tuned.model), pickle.loads(pickle.dumps(tuned.model))):
+        assert torch.equal(logits(twin, images("plain")), logits(tuned.model, images("plain")))
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in tuned.parameters())
 
 
 @pytest.mark.parametrize("family", ["db1", "db3", "sym2", "coif1"])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +17,9 @@ import vitune
 from vitune.data import Preprocessing, open_source
 from vitune.errors import ConfigError
 from vitune.methods import DataNeeds
-from vitune.tasks.classification import train
+from vitune.tasks.classification import resume, train
 from vitune.tasks.resolving import resolve_methods
-from vitune.training import TrainConfig
+from vitune.training import Event, TrainConfig
 from vitune.training.devices import make_accelerator
 
 from .conftest import small_request
@@ -92,6 +95,38 @@ def test_a_run_allocates_trains_and_is_loaded_again(colours: Path, tmp_path: Pat
     assert train(dataclasses.replace(again, training=request.training)).result["methods"] == result["methods"]
     same = vitune.load(tmp_path / "again").state()
     assert all(torch.equal(same[name], tensor) for name, tensor in places.items())
+
+
+@pytest.mark.parametrize("start", ["eva", "corda", "lora_ga"])
+@pytest.mark.filterwarnings("ignore")  # of peft, about its own configs
+def test_a_start_of_peft_looks_trains_resumes_and_is_loaded_again(
+    start, colours: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    text = f"peft(r=2,init_lora_weights={start},batches=2,batch_size=8)"
+
+    def request(name: str) -> Any:
+        made = small_request(colours, tmp_path / name, method=text)
+        return dataclasses.replace(
+            made, training=dataclasses.replace(made.training, epochs=1, checkpoint_steps=1)
+        )
+
+    def stop(event: Event) -> None:
+        if event.kind == "progress" and event.values["step"] == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    whole = train(request("whole")).result
+    assert whole["method"] == text
+    settings = whole["methods"][0]["settings"]
+    assert (settings["batches"], settings["batch_size"]) == (2, 8)
+    assert len(settings["ranks"]) == 8
+    assert whole["costs"]["trained_parameters"] > whole["costs"]["head_parameters"]
+    assert train(request("stopped"), on_event=stop).status == "interrupted"
+    again = resume(tmp_path / "stopped").result
+    assert again["methods"] == whole["methods"]
+    assert again["costs"]["trained_parameters"] == whole["costs"]["trained_parameters"]
+    one, other = (vitune.load(tmp_path / name).state() for name in ("whole", "stopped"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
 def test_a_budget_that_cannot_be_reached_leaves_no_directory(colours: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ TEXTS = [
     "peft(type=ADALORA,init_r=4,target_r=1,lora_dropout=0.1)",
     "peft(r=2,kasa_config=gamma:0.01)",
     "peft(r=2,init_lora_weights=pissa),bitfit",
+    "peft(r=2,monteclora_config=num_samples:3+sample_scaler:0.1+use_entropy:true)",
     "peft(type=FROD,sparse_rate=0.1)",
     "peft(type=ADAMSS,r=8,num_subspaces=3,use_asa=true,init_warmup=1,final_warmup=4,mask_interval=2,"
     "asa_target_subspaces=5)",

@@ -7,11 +7,12 @@ names and its bytes, and what PEFT computes is PEFT's own code.
 
 from __future__ import annotations
 
-import copy
+import importlib
 import io
+import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, suppress
 from typing import Any
 
@@ -20,23 +21,38 @@ from torch import Tensor, nn
 
 from vitune.anatomy import Anatomy, Operator
 from vitune.errors import ConfigError
+from vitune.methods.hf_peft.copies import (
+    ADAPTER,
+    copy_with_own,
+    example_input,
+    frozen_as_buffers,
+    merge_tried,
+    plain_copy,
+    with_base,
+)
 from vitune.methods.hf_peft.counted import with_fixed_shapes
+from vitune.methods.hf_peft.looking import look
+from vitune.methods.hf_peft.monteclora import with_drawn_noise
 from vitune.methods.hf_peft.options import config_class, peft_library
-from vitune.methods.hf_peft.starts import WithoutTaken, keep_taken, knows_taken, taken_from, takes_off
+from vitune.methods.hf_peft.starts import (
+    WithoutTaken,
+    data_start,
+    keep_taken,
+    knows_taken,
+    taken_from,
+    takes_off,
+)
 from vitune.methods.hf_peft.targets import of_roles
 from vitune.surgery import (
     AlwaysInEvaluation,
     Edit,
     attach,
-    bias_of,
     kept_apart,
     layer_of,
-    parts_of,
     stand_in,
     takes_shift,
 )
 
-ADAPTER = "default"
 TOLERANCE = 1e-4
 # Without the dropouts that `refused` refuses, their training mode draws a number per layer and step, or looks for
 # infinities, and computes the same; weightless copies have no values to look at.
@@ -56,16 +72,16 @@ class PeftEdit(Edit):
     def can_fold(module: nn.Module) -> bool:
         """Whether PEFT merges the layer, and the merged layer computes the same: it is tried on a copy."""
         layer = layer_of(module, PeftEdit)
-        plain = _plain(module, layer)
+        plain = plain_copy(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return True  # no values to compare
-        image = _input(plain)
-        merged = None if image is None else _merged(layer, plain)
+        image = example_input(plain)
+        merged = None if image is None else merge_tried(layer, plain)
         if merged is None or image is None:
             return False
-        before = _plain(module, layer)
+        before = plain_copy(module, layer)
         with torch.no_grad():
-            expected = _with_base(layer, before).eval()(image)
+            expected = with_base(layer, before).eval()(image)
             got = merged.eval()(image)
         bias, shifted = (one._parameters.get("bias") for one in (before, merged))
         shifts = bias is not None and shifted is not None and not torch.equal(bias, shifted)
@@ -76,10 +92,10 @@ class PeftEdit(Edit):
     @staticmethod
     def fold(module: Any, layer: nn.Module) -> None:
         """What PEFT's merge writes."""
-        plain = _plain(module, layer)
+        plain = plain_copy(module, layer)
         if any(parameter.is_meta for parameter in plain.parameters()):
             return
-        merged = _merged(layer, plain)
+        merged = merge_tried(layer, plain)
         assert merged is not None
         own = dict(module.named_parameters(recurse=False))
         for name, tensor in merged.named_parameters(recurse=False):
@@ -90,13 +106,30 @@ class PeftEdit(Edit):
 
 
 class Injection:
-    """Makes the layers of all places at once, since some types share tensors between them."""
+    """Makes the layers of all places at once, since some types share tensors between them.
+
+    Args:
+        found: The backbone.
+        operators: Where.
+        kind: PEFT type.
+        options: Settings of its config.
+        ranks: Path to rank, where a start that looked at data chose them.
+        states: Path to the state of the layer after such a start.
+    """
 
     def __init__(
-        self, found: Anatomy, operators: Sequence[Operator], kind: str, options: Mapping[str, Any]
+        self,
+        found: Anatomy,
+        operators: Sequence[Operator],
+        kind: str,
+        options: Mapping[str, Any],
+        ranks: Mapping[str, int] | None = None,
+        states: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.found, self.operators, self.kind = found, tuple(operators), kind
-        self.options = dict(options)
+        self.options, self._ranks, self._states = dict(options), dict(ranks or {}), dict(states or {})
+        self._start = data_start(kind, options)
+        self._seen: dict[str, Any] | None = None
         self._layers: dict[str, nn.Module] = {}
 
     def layer(self, path: str) -> nn.Module:
@@ -116,38 +149,81 @@ class Injection:
         )
         return layer
 
+    def started(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, nn.Module]:
+        """Path to layer after a start that looks at data; places to which it gave no rank are left out.
+
+        Args:
+            batches: Images (B, channels, height, width) or token ids (B, N), and labels (B,).
+
+        Raises:
+            VituneError: As `look`.
+        """
+        assert self._start is not None
+        model, paths = self.found.model, [operator.path for operator in self.operators]
+        watched, runner = self._twin(), copy_with_own(model, [])
+        self._seen = look(self._start, watched, runner, self.operators, self._config(paths), batches)
+        return self._inject()
+
     def _made(self) -> dict[str, nn.Module]:
         model = self.found.model
         tensors = [p for o in self.operators for p in model.get_submodule(o.path).parameters(recurse=False)]
         if any(tensor.is_meta for tensor in tensors):
-            if self.options.get("kasa_config") is None:  # which puts off its start where there are no values
+            # Some put off their start where there are no values.
+            if all(self.options.get(name) is None for name in ("kasa_config", "monteclora_config")):
                 with suppress(ConfigError):  # not every start can be drawn without memory
                     return self._inject(device="meta")
             return self._inject(device="cpu")
         return self._inject()
 
     def _inject(self, device: str | None = None) -> dict[str, nn.Module]:
-        model, paths = self.found.model, [operator.path for operator in self.operators]
-        twin = _copy(model, paths, device)
-        for path in paths:
-            if (
-                bias := kept_apart(model, path)
-            ) is not None:  # by its attention; PEFT looks at the layer alone
-                given = bias.detach().to(device) if device is not None else bias.detach()
-                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
+        paths = [operator.path for operator in self.operators]
+        twin = self._twin(device)
         config = self._config(paths)
+        if self._seen is None and self._start == "corda":  # which cannot start otherwise; LoRA-GA can
+            config.init_lora_weights = True
+        for path, value in (self._seen or {}).items():
+            if self._start in _NOTES:
+                setattr(twin.get_submodule(path), _NOTES[self._start], value)
         tuner = peft_library().PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
         try:
             # Warnings are about language models; one type draws a progress bar.
             with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
                 warnings.simplefilter("ignore")
-                tuner(twin, config, ADAPTER)
+                made = tuner(twin, config, ADAPTER)
+                if self._start == "eva":
+                    self._redistribute(made)
         except Exception as error:  # whatever PEFT raises for settings that do not fit
             text = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             raise ConfigError(
                 f"peft: {self.kind} does not fit this {self.found.family} backbone: {text}."
             ) from error
+        if self._seen is not None:  # EVA leaves out layers to which it gives no rank
+            paths = [path for path in paths if hasattr(twin.get_submodule(path), "base_layer")]
         return {path: self._taken(twin, path, compare=device is None) for path in paths}
+
+    def _twin(self, device: str | None = None) -> nn.Module:
+        """A copy of the backbone whose layers to adapt have weights, and biases, of their own."""
+        model, paths = self.found.model, [operator.path for operator in self.operators]
+        twin = copy_with_own(model, paths, device)
+        for path in paths:
+            bias = kept_apart(model, path)  # by its attention; PEFT looks at the layer alone
+            if bias is not None:
+                given = bias.detach().to(device) if device is not None else bias.detach()
+                twin.get_submodule(path).register_parameter("bias", nn.Parameter(given))
+        return twin
+
+    def _redistribute(self, made: Any) -> None:
+        """Give PEFT's layers the ranks, factors and A of EVA; A is drawn where it comes from elsewhere."""
+        found = self._seen
+        if found is None:
+            found = {}
+            for path, rank in self._ranks.items():
+                like = made.model.get_submodule(path).lora_A[ADAPTER].weight
+                found[path] = nn.init.kaiming_uniform_(like.new_empty(rank, like.shape[1]), a=math.sqrt(5))
+        if found:
+            states = {f"model.{path}": value for path, value in found.items()}
+            give = importlib.import_module("peft.tuners.lora.eva").initialize_lora_eva_weights
+            give(made, eva_state_dict=states, adapter_name=ADAPTER)
 
     def _taken(self, twin: nn.Module, path: str, *, compare: bool) -> nn.Module:
         """PEFT's layer at a path of the copy, without the layer it wraps."""
@@ -175,11 +251,23 @@ class Injection:
             )
         if self.kind == "ADALORA":  # a count, which PEFT lets train where it moved it to another device
             layer.get_submodule("ranknum").requires_grad_(False)
-        _freeze(layer)
+        frozen_as_buffers(layer)
         if self.kind in IDLE_IN_TRAINING:
             attach(layer, AlwaysInEvaluation, nn.Module())
         with_fixed_shapes(self.kind, layer)
+        if self.options.get("monteclora_config") is not None:
+            with_drawn_noise(layer)
+        if compare and path in self._states:
+            self._put(layer, path)
         return layer
+
+    def _put(self, layer: nn.Module, path: str) -> None:
+        try:
+            layer.load_state_dict(self._states[path])
+        except RuntimeError:
+            raise ConfigError(
+                f"peft: the start of '{path}' was found on another backbone; let it look at data with this one."
+            ) from None
 
     @staticmethod
     def _kept(layer: Any, original: nn.Module, base: nn.Module, *, compare: bool) -> bool:
@@ -197,6 +285,8 @@ class Injection:
             if name.endswith("_pattern") and isinstance(value, Mapping):
                 options[name] = {p: v for key, v in value.items() for p in _patterns(self.found, key)}
         options["target_modules"] = _exactly(paths)
+        if (noise := options.get("monteclora_config")) is not None:
+            options["monteclora_config"] = {**noise, "buffer_size": 1}  # draws are the policy's affair
         if (
             self.kind == "ADALORA"
         ):  # the schedule is the policy's affair; PEFT only asks for one that could be
@@ -210,6 +300,8 @@ class Injection:
             raise ConfigError(f"peft: {self.kind} refuses these settings: {text}.") from error
 
 
+# Where PEFT's layers look for what was found in the data.
+_NOTES = {"corda": "eigens", "lora_ga": "_peft_loraga_grad"}
 # Settings that are ours to carry out: which layers, and what of the backbone trains.
 _RESOLVED = ("target_modules", "exclude_modules", "layers_to_transform", "modules_to_save", "bias")
 
@@ -222,84 +314,3 @@ def _exactly(paths: Sequence[str]) -> str:
 def _patterns(found: Anatomy, key: str) -> list[str]:
     """A key of a pattern setting: a role becomes the paths that have it, all else is PEFT's own affair."""
     return [re.escape(path) for path in sorted(of_roles(found, key))] or [key]
-
-
-def _copy(model: nn.Module, paths: Sequence[str], device: str | None) -> nn.Module:
-    """A copy with real copies of the parameters at the paths; all others are shared, frozen."""
-    own = {id(p) for path in paths for p in model.get_submodule(path).parameters(recurse=False)}
-    memo: dict[int, Any] = {}
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if id(tensor) not in own:
-            memo[id(tensor)] = _like(tensor, tensor.detach())
-        elif device is not None:
-            memo[id(tensor)] = _like(tensor, torch.zeros_like(tensor, device=device))
-    return copy.deepcopy(model, memo)
-
-
-def _like(tensor: Tensor, value: Tensor) -> Tensor:
-    return nn.Parameter(value, requires_grad=False) if isinstance(tensor, nn.Parameter) else value
-
-
-def _freeze(layer: nn.Module) -> None:
-    """Make buffers of the parameters that PEFT freezes: here every parameter of a new layer trains."""
-    for module in layer.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if not parameter.requires_grad:
-                del module._parameters[name]
-                module.register_buffer(name, parameter.detach())
-
-
-def _plain(module: nn.Module, layer: nn.Module) -> nn.Module:
-    """A copy of a module as PEFT's layer, which wraps it, was given it: below all edits, less what its start took."""
-    base, _ = parts_of(module)
-    twin = base.__new__(base)
-    nn.Module.__init__(twin)
-    fixed = {n: v for n, v in vars(module).items() if not n.endswith("_hooks") and not n.startswith("_")}
-    vars(twin).update(fixed)
-    for name, parameter in module._parameters.items():
-        value = None if parameter is None else nn.Parameter(parameter.detach().clone())
-        twin.register_parameter(name, value)
-    if "bias" in twin._parameters and (bias := bias_of(module)) is not None:
-        twin.register_parameter("bias", nn.Parameter(bias.detach().clone()))  # wherever it is kept
-    for name, buffer in module._buffers.items():
-        twin.register_buffer(name, None if buffer is None else buffer.clone())
-    if (taken := taken_from(layer)) is not None:
-        with torch.no_grad():
-            twin.get_parameter("weight").sub_(taken.difference())
-    return twin
-
-
-def _with_base(layer: Any, base: nn.Module) -> Any:
-    """A copy of PEFT's layer round another layer."""
-    twin = copy.deepcopy(layer, {id(vars(layer)["base_layer"]): base})
-    del vars(twin)["base_layer"]
-    twin.base_layer = base
-    return twin
-
-
-def _merged(layer: nn.Module, plain: nn.Module) -> Any:
-    """The plain layer with PEFT's layer merged into it; None where PEFT cannot."""
-    twin = _with_base(layer, plain)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            twin.merge(adapter_names=[ADAPTER])
-    except Exception:  # every type has its own way of saying no
-        return None
-    return twin.get_base_layer()
-
-
-def _input(layer: Any) -> Tensor | None:
-    """Something to compute with, the same each time; None for a layer of an unknown kind."""
-    like = next(layer.parameters(), None)
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (3, layer.in_features)
-    elif isinstance(layer, nn.Conv2d):
-        shape = (2, layer.in_channels, *(3 * size for size in layer.kernel_size))
-    elif isinstance(layer, nn.LayerNorm):
-        shape = (3, *layer.normalized_shape)
-    else:
-        return None
-    assert like is not None
-    numbers = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    return numbers.to(device=like.device, dtype=like.dtype)

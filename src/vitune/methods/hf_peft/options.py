@@ -24,6 +24,8 @@ _HINTS = {
     "QALORA": "QALoRA is 'type=LORA,use_qalora=true'",
 }
 _JSON = "json:"
+# Words that a setting takes and its annotation does not name.
+_UNLISTED = {"init_lora_weights": ("lora_ga",)}
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
 _WORDS |= {list: "names joined by '+'", dict: "name:value pairs joined by '+'"}
 
@@ -135,14 +137,47 @@ def changed(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that differ from the defaults.
 
     Raises:
-        ConfigError: If a setting is unknown; names the nearest.
+        ConfigError: If a setting is unknown, within a nested config too; names the nearest.
     """
     known = known_options(kind)
     for name in options:
         if name not in known:
             raise ConfigError(f"peft: {kind} has no setting '{name}'. {did_you_mean(name, known)}")
     values = {name: plain(value) for name, value in options.items()}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _check_nested(kind, name, value)
     return {name: value for name, value in values.items() if value != known[name]}
+
+
+def nested_defaults(kind: str, name: str) -> dict[str, Any]:
+    """Settings of the config that is nested in a setting, with their defaults; empty where none is."""
+    cls = _nested(kind, name)
+    return {} if cls is None else plain(cls())
+
+
+def _check_nested(kind: str, name: str, values: Mapping[str, Any]) -> None:
+    cls = _nested(kind, name)
+    if cls is None:
+        return
+    known = [field.name for field in dataclasses.fields(cls) if field.init]
+    for inner, value in values.items():
+        if inner not in known:
+            raise ConfigError(f"peft: {name} has no setting '{inner}'. {did_you_mean(inner, known)}")
+        admitted, words = _admitted(cls, inner)
+        whole_for_float = float in admitted and type(value) is int
+        if not (type(value) in admitted or whole_for_float or value in words):
+            raise ConfigError(f"peft: {inner} of {name} must be {_kinds(admitted, words)}, not '{value}'.")
+
+
+def _nested(kind: str, name: str) -> type | None:
+    """The class of the config that is nested in a setting."""
+    try:
+        hint = typing.get_type_hints(config_class(kind)).get(name)
+    except (NameError, TypeError):  # an annotation that only a type checker can resolve
+        return None
+    found = [one for one in (hint, *typing.get_args(hint)) if dataclasses.is_dataclass(one)]
+    return found[0] if found and isinstance(found[0], type) else None
 
 
 def read_option(kind: str, name: str, text: str) -> Any:
@@ -155,8 +190,14 @@ def read_option(kind: str, name: str, text: str) -> Any:
     try:
         return _read(text, admitted, words)
     except ValueError:
-        options = [_WORDS[one] for one in _WORDS if one in admitted] + [f"'{word}'" for word in words]
-        raise ConfigError(f"peft: {name} must be {' or '.join(options)}, not '{text}'.") from None
+        raise ConfigError(f"peft: {name} must be {_kinds(admitted, words)}, not '{text}'.") from None
+
+
+def _kinds(admitted: set[type], words: tuple[str, ...]) -> str:
+    """Types and words that a setting may be, in words."""
+    return " or ".join(
+        [*(_WORDS[one] for one in _WORDS if one in admitted), *(f"'{word}'" for word in words)]
+    )
 
 
 def option_text(kind: str, name: str, value: Any) -> str:
@@ -233,4 +274,5 @@ def _admitted(config: type, name: str) -> tuple[set[type], tuple[str, ...]]:
         else:
             kind = dict if dataclasses.is_dataclass(one) else origin or one
             types_.add({set: list, tuple: list}.get(kind, kind))
+    words += _UNLISTED.get(name, ())
     return types_ & {*_WORDS} or ({dict} if not words else set()), tuple(words)

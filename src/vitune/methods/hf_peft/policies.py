@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from vitune.errors import ConfigError
 from vitune.methods._base import Criterion, Policy, Run
+from vitune.methods.hf_peft.copies import ADAPTER
 from vitune.surgery import layer_of
 
 if TYPE_CHECKING:
     from vitune.tuned import Tuned
 
-ADAPTER = "default"
 _AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 _SCORES = ("exp_avg_ipt_A", "exp_avg_ipt_B", "exp_avg_unc_A", "exp_avg_unc_B")
 _SCHEDULE = (

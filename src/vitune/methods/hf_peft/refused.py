@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitune.errors import ConfigError
-from vitune.methods.hf_peft.options import config_class
+from vitune.methods.hf_peft.options import config_class, nested_defaults
+from vitune.methods.hf_peft.starts import DATA_STARTS, data_start
 
 _PROMPTS = "learns tokens in front of a text model's embeddings; for images use vpt or e2vpt"
 TYPES = {
@@ -29,21 +30,24 @@ SETTINGS = {
     "megatron_config": "is about Megatron's layers",
     "megatron_core": "is about Megatron's layers",
     "loftq_config": "is about quantised backbones",
-    "eva_config": "looks at data before training",
-    "corda_config": "looks at data before training",
-    "lora_ga_config": "looks at data before training",
-    "monteclora_config": "keeps drawn numbers from step to step and branches on them, so that no run could be "
-    "resumed nor its costs be counted",
     "runtime_offload_base_weight": "moves the backbone's own weights",
     "velora_config": "changes what is kept for the backward pass; our velora does",
     "ensure_weight_tying": "is about the embedding tables of a text model",
 }
-_DATA = "looks at data before the first step, in calls that PEFT leaves to its user"
+# Details of nested configs.
+_OF_TEXT = "is about the tokens of a text"
+_OWN_FILES = "keeps files of its own, and a run looks at its data itself"
+_DETAILS = {
+    "eva_config": {"use_label_mask": _OF_TEXT, "label_mask_value": _OF_TEXT},
+    "monteclora_config": {"buffer_size": "is a store of draws, and here every step draws its own"},
+    "corda_config": {"cache_file": _OWN_FILES, "covariance_file": _OWN_FILES},
+}
 # Settings that AdaLoRA's config inherits of LoRA's and that PEFT's AdaLoRA takes no notice of.
 _UNREAD_BY_ADALORA = (
     "r",
     "alpha_pattern",
     "kasa_config",
+    "monteclora_config",
     "lora_bias",
     "use_bdlora",
     "use_qalora",
@@ -51,12 +55,7 @@ _UNREAD_BY_ADALORA = (
 )
 _DROPOUTS = {"LOHA": ("rank_dropout", "module_dropout"), "LOKR": ("rank_dropout", "module_dropout")}
 _DROPOUTS |= {"VBLORA": ("vblora_dropout",)}
-_STARTS = {
-    "corda": _DATA,
-    "eva": _DATA,
-    "lora_ga": _DATA,
-    "loftq": "is about quantised backbones, and rewrites their weights",
-}
+_STARTS = {"loftq": "is about quantised backbones, and rewrites their weights"}
 
 
 def refuse(kind: str, options: Mapping[str, Any]) -> None:
@@ -81,10 +80,24 @@ def refuse(kind: str, options: Mapping[str, Any]) -> None:
         if isinstance(start, str) and start.lower().replace("-", "_").startswith(name):
             raise ConfigError(
                 f"peft: init_lora_weights={start} cannot be used here: it {why}; choose true, false, 'gaussian', "
-                f"'orthogonal', 'pissa' or 'olora'."
+                f"'orthogonal', 'pissa', 'olora', 'eva', 'corda' or 'lora_ga'."
             )
+    _refuse_details(kind, options)
     if kind == "ADALORA":
         _refuse_for_adalora(options)
+
+
+def _refuse_details(kind: str, options: Mapping[str, Any]) -> None:
+    for start, setting in DATA_STARTS.items():
+        if options.get(setting) is not None and data_start(kind, options) != start:
+            raise ConfigError(
+                f"peft: {setting} belongs to init_lora_weights={start}; set that, or leave it out."
+            )
+    for setting, details in _DETAILS.items():
+        given, usual = options.get(setting) or {}, nested_defaults(kind, setting)
+        for name, why in details.items():
+            if given.get(name, usual.get(name)) != usual.get(name):
+                raise ConfigError(f"peft: {setting} with {name} cannot be used here: it {why}; leave it out.")
 
 
 def _refuse_for_adalora(options: Mapping[str, Any]) -> None:

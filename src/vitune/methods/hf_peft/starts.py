@@ -1,4 +1,4 @@
-"""Starts of LoRA that take a part off the base weights: PiSSA, OLoRA, KaSA.
+"""Starts of LoRA that take a part off the base weights: PiSSA, OLoRA, KaSA, CorDA, LoRA-GA.
 
 PEFT writes the rest into the weights. Here the weights keep their bytes: what was taken off is kept as two thin
 matrices beside PEFT's layer, and the layer that PEFT wraps computes as if it were gone. The same function, so the same
@@ -14,11 +14,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitune.methods.hf_peft.options import nested_defaults, plain
 from vitune.surgery import Edit
 
 _CHILD = "taken"
 _OF = "_vitune_taken"
-_STARTS = ("pissa", "olora")
+_STARTS = ("pissa", "olora", "corda", "lora_ga")
+# Starts that look at data before the first step, and the setting that holds their details.
+DATA_STARTS = {"eva": "eva_config", "corda": "corda_config", "lora_ga": "lora_ga_config"}
+LINEAR_ONLY = ("eva", "corda")
+
+
+def data_start(kind: str, options: Mapping[str, Any]) -> str | None:
+    """The start that looks at data, one of `DATA_STARTS`, or None where the start is another.
+
+    Args:
+        kind: PEFT type.
+        options: Settings of its config.
+    """
+    start = options.get("init_lora_weights")
+    return start if kind == "LORA" and isinstance(start, str) and start in DATA_STARTS else None
+
+
+def with_details(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with all details of a start that looks at data, those at their defaults too.
+
+    Args:
+        kind: PEFT type.
+        options: Settings of its config.
+    """
+    given = dict(options)
+    if (start := data_start(kind, given)) is not None:
+        setting = DATA_STARTS[start]
+        details = given.get(setting) or {}
+        given[setting] = {**nested_defaults(kind, setting), **plain(details)}
+    return given
+
+
+def without_usual_details(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `with_details`: without what is at its default.
+
+    Args:
+        kind: PEFT type.
+        options: Settings of its config.
+    """
+    given = dict(options)
+    if (start := data_start(kind, given)) is not None:
+        setting = DATA_STARTS[start]
+        usual = nested_defaults(kind, setting)
+        given[setting] = {name: value for name, value in given[setting].items() if value != usual[name]}
+        if not given[setting]:
+            del given[setting]
+    return given
 
 
 def takes_off(kind: str, options: Mapping[str, Any]) -> bool:
@@ -46,10 +93,9 @@ class Taken(nn.Module):
 
     def __init__(self, taken: Tensor, rank: int) -> None:
         super().__init__()
-        # Differences of half-precision weights are rounded as those are; what is thin in them is the same.
-        u, s, v = torch.linalg.svd(taken.detach().double(), full_matrices=False)
-        self.register_buffer("left", (u[:, :rank] * s[:rank]).to(taken.dtype))
-        self.register_buffer("right", v[:rank].to(taken.dtype))
+        left, right = _factors(taken.detach(), rank)
+        self.register_buffer("left", left)
+        self.register_buffer("right", right)
 
     def difference(self) -> Tensor:
         """The whole of it, (out, in)."""
@@ -58,6 +104,14 @@ class Taken(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """What it contributes to the output of the layer, (..., out) of (..., in)."""
         return F.linear(F.linear(x, self.right), self.left)
+
+
+def _factors(taken: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    if not taken.is_meta and not taken.any():  # values that come later, from a file or from data
+        return taken.new_zeros(len(taken), rank), taken.new_zeros(rank, taken.shape[1])
+    # Differences of half-precision weights are rounded as those are; what is thin in them is the same.
+    u, s, v = torch.linalg.svd(taken.double(), full_matrices=False)
+    return (u[:, :rank] * s[:rank]).to(taken.dtype), v[:rank].to(taken.dtype)
 
 
 class WithoutTaken(Edit):
@@ -91,7 +145,7 @@ def keep_taken(layer: nn.Module, before: Tensor, now: Tensor, rank: int) -> bool
         return False
     taken = Taken(before - now, rank)
     if not taken.left.is_meta:
-        wide = torch.finfo(before.dtype).eps * 32 * float(before.abs().max())
+        wide = torch.finfo(before.dtype).eps * 32 * float(torch.stack([before, now]).abs().max())
         if not torch.allclose(now + taken.difference(), before, rtol=0, atol=wide):
             return False
     layer.add_module(_CHILD, taken)
