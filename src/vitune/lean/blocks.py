@@ -54,7 +54,9 @@ class RunAgain(Edit):
 
 
 def _draws_numbers(block: nn.Module) -> bool:
-    """Whether a block drops anything, by the names that layers give their rates."""
+    """Whether a block drops anything, by the names that layers give their rates, or has a layer that says it draws."""
+    if any(getattr(module, "draws_numbers", False) for module in block.modules()):
+        return True
     named = (item for module in block.modules() for item in vars(module).items())
     return any(
         isinstance(rate, float) and rate > 0 for name, rate in named if name == "p" or "drop" in name

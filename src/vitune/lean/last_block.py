@@ -59,7 +59,7 @@ class ReadTokensOnly(Edit):
         """The tokens that the head reads."""
         read: Read = self.vitune.memory
         masked = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
-        if not read.active or masked:
+        if not read.active or masked or _all_are_judged(self):
             return super().forward(x, *args, **kwargs)
         rest: Rest = self.vitune.points.at(CONTEXT)[KEY]
         rest.tokens = x[:, read.count :]
@@ -67,6 +67,11 @@ class ReadTokensOnly(Edit):
             return super().forward(x[:, : read.count], *args, **kwargs)
         finally:
             rest.tokens = None
+
+
+def _all_are_judged(block: nn.Module) -> bool:
+    """Whether a layer in the block decides about every token, in a way that the loss hears of."""
+    return any(getattr(module, "judges_all_tokens", False) for module in block.modules())
 
 
 def read_tokens_only(anatomy: Anatomy) -> bool:

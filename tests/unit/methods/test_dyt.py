@@ -170,8 +170,8 @@ def test_all_kept_is_the_complete_model_and_none_kept_leaves_the_adapter(family,
             complete = tuned(batch)
         for gate in gates(tuned):
             gate.score.bias.fill_(1e4)
-        # A layer is x + (F(x) - x), which rounds.
-        torch.testing.assert_close(tuned(batch), complete, rtol=0, atol=1e-5 * (dispatch == "layer"))
+        # A layer is x + (F(x) - x), which rounds; the last MLP runs for the class token, by another kernel.
+        torch.testing.assert_close(tuned(batch), complete, rtol=0, atol=1e-5 * (dispatch != "attention"))
         for gate in gates(tuned):
             gate.score.bias.fill_(-1e4)
         assert tuned(batch).isfinite().all()
@@ -214,13 +214,15 @@ def test_closed_form_is_what_runs(dispatch):
     with torch.no_grad():
         ran = count_flops(lambda: tuned(batch), convention="MAC")
     assert cost.every_token - cost.plain == 4 * 2 * tokens * width * 4 * (1 + (dispatch == "attention-mlp"))
+    *_, last = kept_tokens(tuned, batch).values()
     skipped = sum(int((~kept).sum()) for kept in kept_tokens(tuned, batch).values())
-    norms = (
-        5 * width * skipped * (2 if dispatch == "layer" else 1)
-    )  # those of skipped tokens are not computed
+    unread = int(last.sum()) if "mlp" in dispatch else 0
+    assert cost.unread[0] == unread * (2 * 4 * width + 5) * width
+    # Those of tokens for which nothing is computed are in neither number.
+    norms = 5 * width * (skipped * (2 if dispatch == "layer" else 1) + unread)
     gate = tokens * width * len(gates(tuned))
     assert skipped > 0
-    assert ran == without_norms(tuned, int(cost.images[0])) + norms + gate
+    assert ran == without_norms(tuned, int(cost.images[0] - cost.unread[0])) + norms + gate
     assert cost.images[0] < cost.every_token
 
 
@@ -267,6 +269,29 @@ def test_activations_kept_for_the_backward_pass_are_those_of_active_rows():
     # Nothing trains below the first block's MLP, so that it keeps nothing at all.
     per_row = 4 * (5 * width + 2)
     assert every - fewest == (len(tuned.anatomy.blocks) - 1) * skipped_rows * per_row
+
+
+def test_behind_the_last_block_only_the_head_is_served():
+    """The MLP there runs for class tokens; features, and what a model of transformers hands out, are whole."""
+    seen: list[tuple[int, ...]] = []
+    tuned, batch = tuned_model(), images("plain")
+    tuned.model.blocks[-1].mlp.register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].shape))
+    )
+    with torch.no_grad():
+        scores = tuned(batch)
+        features = tuned.model.forward_features(batch)
+        torch.testing.assert_close(tuned.model.forward_head(features), scores, rtol=0, atol=1e-5)
+        kept = kept_tokens(tuned, batch)
+    rows = 2 + int([*kept.values()][-1].sum())
+    assert seen == [(2, 1, 32), (1, rows, 32), (2, 1, 32)]
+    assert [*kept.values()][-1].shape == (2, 4)  # the gate decides about patches all the same
+
+    tuned, batch = tuned_model("hf"), images("hf")
+    with torch.no_grad():
+        *_, last = tuned.model(pixel_values=batch, output_hidden_states=True).hidden_states
+        (whole, *_) = tuned.model.vit(pixel_values=batch, output_hidden_states=True).hidden_states[-1:]
+    torch.testing.assert_close(last, whole)
 
 
 def test_first_blocks_may_have_no_gate():

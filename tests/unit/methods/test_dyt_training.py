@@ -68,6 +68,26 @@ def test_two_backward_passes_give_the_gradients_of_the_whole_loss():
         assert logged[name] == pytest.approx(term.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("level", ["fast", "lean", "leanest"])
+def test_a_memory_level_leaves_the_last_gate_its_tokens(level):
+    """Its loss is about all of them, although the head reads the class token alone."""
+    tuned, policy, _ = tuned_model(target_rate=0.3)
+    batch, targets = images("plain", batch=4), labels(4)
+    found, rates = {}, {}
+    for name in ("stock", level):
+        tuned.memory = name
+        tuned.model.train()
+        tuned.model.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        for loss in moments.losses(tuned.policies, tuned, batch, targets, F.cross_entropy):
+            loss.backward()
+        found[name] = {n: p.grad.clone() for n, p in tuned.trainable().items() if p.grad is not None}
+        rates[name] = policy.log()["dyt_rates"]
+    assert rates[level] == rates["stock"]
+    for name, gradient in found["stock"].items():
+        torch.testing.assert_close(found[level][name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
 def test_terms_can_be_left_out():
     batch, targets = images("plain"), labels(2)
     for settings, passes, terms in (

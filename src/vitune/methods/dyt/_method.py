@@ -34,6 +34,7 @@ from vitune.methods.dyt.dispatch import AttentionDispatch, Dispatch, LayerDispat
 from vitune.methods.dyt.gate import DecideBy, GateSettings
 from vitune.methods.dyt.moe import MixtureOfBottlenecks
 from vitune.methods.dyt.policy import DyTPolicy, TrainingTerms
+from vitune.methods.dyt.reading import head_reads
 from vitune.surgery import AttachAtPoint, Step, points_for
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class DyT(Method):
                     steps.append(AttachAtPoint(f"{role}.{around}", block.path, around, self.name, gate))
                 adapter = _MakeAdapter(block.width, self)
                 steps.append(AttachAtPoint(f"{role}.{beside}", block.path, beside, self.name, adapter))
-        return steps
+        return [*steps, *head_reads(anatomy)]
 
     def policy(self, tuned: Tuned) -> DyTPolicy:
         """The two passes and the four terms of the loss."""

@@ -2,7 +2,8 @@
 
 The unit is that of the paper: products and convolutions, five per element of a norm, nothing for softmax, GELU, sums
 and the gates (a gate takes N D more). `F = base + sum over blocks of block(t)`, with t the kept patch tokens and the
-prefix tokens.
+prefix tokens. Behind the last block the head reads the prefix tokens alone, so what runs is less than the paper's F by
+what the MLP there would take for kept patches.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 from vitune.anatomy import Anatomy, short_name
 from vitune.errors import UnsupportedBackboneError
 from vitune.methods.dyt._method import DyT
+from vitune.methods.dyt.reading import head_reads
 
 _NORM = 5  # per element
 
@@ -30,11 +32,13 @@ class Macs:
         images: Of every image with the tokens that it keeps, (B,) integers.
         every_token: With all tokens kept.
         plain: Of the backbone without the method.
+        unread: Of `images`, those for kept patch tokens that nobody reads, which inference leaves out, (B,).
     """
 
     images: Tensor
     every_token: int
     plain: int
+    unread: Tensor
 
     @property
     def ratios(self) -> Tensor:
@@ -63,6 +67,7 @@ def macs(anatomy: Anatomy, method: DyT, kept: Mapping[str, Tensor]) -> Macs:
     batch = len(next(iter(kept.values())))
     all_tokens = torch.full((batch,), tokens)
     images = torch.zeros(batch, dtype=torch.int64)
+    unread = torch.zeros_like(images)
     plain = 0
     adapters = 0
     for block in anatomy.blocks:
@@ -76,11 +81,13 @@ def macs(anatomy: Anatomy, method: DyT, kept: Mapping[str, Tensor]) -> Macs:
         in_attention = count["attn."] if there[""] is None else count[""]
         in_mlp = count["mlp."] if there[""] is None else count[""]
         images += cost.attention(in_attention) + cost.mlp(in_mlp)
+        if block is anatomy.blocks[-1] and there["mlp."] is not None and head_reads(anatomy):
+            unread = cost.mlp(in_mlp - anatomy.num_prefix_tokens)
         one = 2 * tokens * block.width * method.bottleneck
         one += _NORM * tokens * block.width * (method.layernorm != "none")
         adapters += one * (2 if method.dispatch == "attention-mlp" else 1)
     base = _base(anatomy, tokens)
-    return Macs(images + base + adapters, plain + base + adapters, plain + base)
+    return Macs(images + base + adapters, plain + base + adapters, plain + base, unread)
 
 
 @dataclass(frozen=True)

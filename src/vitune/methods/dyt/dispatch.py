@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,14 +36,24 @@ class Dispatch(Gate, ABC):
     Attributes:
         complete: Whether the gate is out of use and every token goes through.
         dense: Whether all tokens are computed at inference and masked, in place of skipping.
+        unread: Whether nobody reads the patch tokens behind this block; at inference.
         record: Where decisions are noted, if anybody wants to see them.
+        draws_numbers: Whether a second forward pass must find the random generator as the first did.
     """
+
+    draws_numbers: ClassVar[bool] = True
 
     def __init__(self, width: int, prefix: int, settings: GateSettings) -> None:
         super().__init__(width, prefix, settings)
         self.complete = False
         self.dense = False
+        self.unread = False
         self.record: list[Decision] | None = None
+
+    @property
+    def judges_all_tokens(self) -> bool:
+        """Whether it decides about tokens that nobody reads, too: their number is part of the loss."""
+        return not self.complete
 
     def forward(self, stream: Tensor, part: Branch) -> Tensor:  # type: ignore[override]
         """What stands for the part's value on the stream (B, ..., D).
@@ -94,7 +104,10 @@ class Dispatch(Gate, ABC):
 
 
 class MlpDispatch(Dispatch):
-    """Tokens skip the MLP. Rows do not mix, so those of all images are gathered into one."""
+    """Tokens skip the MLP. Rows do not mix, so those of all images are gathered into one.
+
+    Behind the last block the head reads prefix tokens alone: there all others skip it, whatever the gate says of them.
+    """
 
     def _masked(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
         return part(stream) * mask.unsqueeze(-1)
@@ -112,12 +125,18 @@ class MlpDispatch(Dispatch):
         return found.view(stream.shape) * mask.unsqueeze(-1)
 
     def _skipped(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
+        if self.unread:
+            return self._for_the_head(stream, part)
         order, count = _active_first(mask.flatten(), self._nominal(mask))
         if count > DENSE_SHARE * len(order):
             return self._masked(stream, part, mask)
         rows = stream.reshape(1, -1, stream.shape[-1])
         active = part(rows.index_select(1, order[:count]))
         return active.new_zeros(rows.shape).index_copy_(1, order[:count], active).view(stream.shape)
+
+    def _for_the_head(self, stream: Tensor, part: Branch) -> Tensor:
+        found = part(stream[:, : self.prefix])
+        return F.pad(found, (0, 0, 0, stream.shape[1] - self.prefix))
 
     def _exported(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
         places = mask.flatten().nonzero().squeeze(1)
