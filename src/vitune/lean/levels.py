@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitune.ops.low_rank import ADD_LOW_RANK
 from vitune.ops.recompute import Recomputing
+from vitune.ops.scale_shift_gelu import SCALE_SHIFT_GELU
 
 Level = Literal["stock", "fast", "lean", "leaner", "leanest"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # type: ignore[assignment]
@@ -31,13 +32,15 @@ def _there(*names: str) -> frozenset[Any]:
     return frozenset(getattr(_aten, name).default for name in names if hasattr(_aten, name))
 
 
-CHEAP = _there(
-    "native_layer_norm", "_fused_rms_norm", "gelu", "silu", "relu", "_to_copy", "addcmul"
-) | _there(
-    "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
+CHEAP = (
+    _there("native_layer_norm", "_fused_rms_norm", "gelu", "silu", "relu", "_to_copy", "addcmul")
+    | _there(
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_cudnn_attention",
+    )
+    | {SCALE_SHIFT_GELU}
 )
 _MATRIX = {
     _aten.mm.default: 1,

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vitune.methods.ssf.pairs import ScaleShift, ScaleShiftEdit
+from vitune.ops.scale_shift_gelu import scale_shift_gelu
 from vitune.surgery import Edit, attended, projected
 
 
@@ -47,9 +48,12 @@ class ActivationEdit(Edit):
         (layer,) = self.vitune.ssf.layer
         if _outermost(layer) is not LeftToReader:
             return super().forward(x)
+        pair = layer.vitune.ssf
         if not _recomputes():
-            return super().forward(layer.vitune.ssf(x))
-        again = functools.partial(_activated, super().forward, layer.vitune.ssf)
+            return super().forward(pair(x))
+        if _edits(self) == (ActivationEdit,) and isinstance(self, nn.GELU) and fuses(pair, x):
+            return scale_shift_gelu(x, pair.scale, pair.shift, self.approximate)
+        again = functools.partial(_activated, super().forward, pair)
         return checkpoint(again, x, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
 
     @staticmethod
@@ -83,6 +87,11 @@ class AttentionEdit(Edit):
     def can_fold(module: nn.Module) -> bool:
         """It has nothing of its own to fold."""
         return True
+
+
+def fuses(pair: nn.Module, x: Tensor) -> bool:
+    """Whether a pair and the GELU behind it are one operation: on a CPU, where nothing else acts on the pair."""
+    return type(pair) is ScaleShift and not pair.channels_first and x.device.type == "cpu"
 
 
 def _activated(activation: Callable[[Tensor], Tensor], pair: ScaleShift, x: Tensor) -> Tensor:
