@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -79,14 +79,23 @@ def _in_pieces(
     return results
 
 
-class Promise(Protocol):
-    """A tensor that is not there, and how to make it."""
+class Layout(NamedTuple):
+    """What a tensor looks like: sizes, strides, offset in its storage, type and device."""
 
     size: Sequence[int]
     stride: Sequence[int]
-    offset: int
+    offset: int | torch.SymInt
     dtype: torch.dtype
     device: torch.device
+
+
+class Promise(Protocol):
+    """A tensor that is not there, and how to make it."""
+
+    @property
+    def like(self) -> Layout:
+        """What it looks like."""
+        ...
 
     @property
     def made(self) -> bool:
@@ -113,13 +122,14 @@ class Deferred(Tensor):
     @staticmethod
     def __new__(cls, promise: Promise) -> Deferred:
         """A tensor without memory."""
+        like = promise.like
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
-            promise.size,
-            strides=promise.stride,
-            storage_offset=promise.offset,
-            dtype=promise.dtype,
-            device=promise.device,
+            like.size,
+            strides=like.stride,
+            storage_offset=like.offset,
+            dtype=like.dtype,
+            device=like.device,
         )
         made.promise = promise
         return made
@@ -131,10 +141,11 @@ class Deferred(Tensor):
         if func is _DETACH:  # autograd's own view of what it unpacked
             return cls(args[0].promise)
         attention = func is BACKWARD and isinstance(args[4], cls)
-        waits = attention and not args[4].promise.made
-        if waits and can_go_without_output(*args[1:3], *args[6:8], kwargs.get("attn_mask")):
-            args[4].promise.skip()
-            return without_output(*args[:4], args[5], kwargs.get("scale"))
+        if attention and not args[4].promise.made:
+            gradient, query, key, value, output, logsumexp, dropout, causal = args
+            if can_go_without_output(query, key, dropout, causal, kwargs.get("attn_mask")):
+                output.promise.skip()
+                return without_output(gradient, query, key, value, logsumexp, kwargs.get("scale"))
         args, kwargs = tree_map_only(cls, lambda one: one.promise.make(), (args, kwargs))
         return _in_pieces(*args, **kwargs) if attention else func(*args, **kwargs)
 

@@ -21,7 +21,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from vitune.ops.attention_backward import FORWARD, HALVES, Deferred
+from vitune.ops.attention_backward import FORWARD, HALVES, Deferred, Layout
 
 aten = torch.ops.aten
 
@@ -121,23 +121,21 @@ class Recipe:
 class _View:
     """A tensor on the storage that a recipe makes."""
 
-    __slots__ = ("device", "dtype", "offset", "recipe", "size", "stride")
+    __slots__ = ("like", "recipe")
 
     def __init__(self, recipe: Recipe, like: Tensor) -> None:
         self.recipe = recipe
-        self.size, self.stride, self.offset = like.size(), like.stride(), like.storage_offset()
-        self.dtype, self.device = like.dtype, like.device
+        self.like = Layout(like.size(), like.stride(), like.storage_offset(), like.dtype, like.device)
 
     def make(self) -> Tensor:
-        return self.recipe.make().as_strided(self.size, self.stride, self.offset)
+        return self.recipe.make().as_strided(self.like.size, self.like.stride, self.like.offset)
 
 
 class _Use:
     """One use of a view, that ends when it is made or skipped."""
 
     def __init__(self, view: _View) -> None:
-        self.size, self.stride, self.offset = view.size, view.stride, view.offset
-        self.dtype, self.device = view.dtype, view.device
+        self.like = view.like
         self._view, self._over = view, False
 
     @property
@@ -264,7 +262,7 @@ class Recomputing(TorchDispatchMode):
     def _unpack(packed: Any) -> Tensor:
         if isinstance(packed, _View):
             use = _Use(packed)
-            attention = packed.recipe.operation is FORWARD and packed.dtype in HALVES
+            attention = packed.recipe.operation is FORWARD and packed.like.dtype in HALVES
             return Deferred(use) if attention else use.make()
         return packed.unpack(packed.packed) if isinstance(packed, _Outer) else packed
 
