@@ -178,12 +178,14 @@ def measured(plan: Plan, name: str, data: Path, row: Row) -> list[dict[str, Any]
 
 def page(document: dict[str, Any]) -> str:
     """The results as a table."""
+    trained = " ".join(["--trained-bits", *map(str, document["trained_bits"])])
     lines = [
         "# Few bits",
         "",
         f"Built-in backbone, {document['seeds']} seeds, {document['epochs']} epochs: mean and standard deviation of",
-        "test accuracy in %. File: the adapter with its float32 head. Made by `python -m benchmarks.low_bit`, whose",
-        "head has the protocol; every number is in [low_bit.json](low_bit.json).",
+        "test accuracy in %. File: the adapter with its float32 head. Made by",
+        f"`python -m benchmarks.low_bit DATA_ROOT {trained}`; the protocol is in its head, every number, the machine and",
+        "the versions are in [low_bit.json](low_bit.json).",
         "",
         "| data | method | trained with | stored with | test accuracy, % | file, bytes |",
         "|---|---|---:|---:|---:|---:|",
@@ -220,6 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     document = {
         "seeds": plan.seeds,
         "epochs": plan.epochs,
+        "trained_bits": options.trained_bits,
         "machine": machine(),
         "versions": versions(),
         "rows": found,
