@@ -75,8 +75,9 @@ def test_compiled_steps_are_exact_and_keep_what_the_level_says(
                 torch.testing.assert_close(gradient, stock[name], rtol=0, atol=scale, msg=name)
         torch._dynamo.reset()
     eager, compiled = (last - first for first, last in kept.values())
-    one = IMAGES.shape[0] * 65 * 64 * 4  # activation of the stream; SSF keeps one more
-    assert compiled <= 1.02 * eager + (one if text == "ssf" else 0)
+    # What a compiled step keeps more: of SSF an activation of the stream, of LoRA the ups of q and v as one matrix.
+    more = {"ssf": IMAGES.shape[0] * 65 * 64 * 4, "lora": 3 * 64 * 2 * 8 * 4}
+    assert compiled <= 1.02 * eager + more.get(text, 0)
 
 
 def test_what_learns_from_a_forward_pass_is_left_to_the_compiler():
