@@ -193,7 +193,8 @@ def page(document: dict[str, Any]) -> str:
             )
             met = {None: "", True: "yes", False: "no"}[row["met"]]
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            lines.append(f"| {row['name']} | {ratio} | {goal} | {met} | {reference} |")
+            alone = f" (again, {row['rounds']} rounds)" if "rounds" in row else ""
+            lines.append(f"| {row['name']}{alone} | {ratio} | {goal} | {met} | {reference} |")
     return "\n".join(lines) + "\n"
 
 
@@ -202,18 +203,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", nargs="*", default=[], help="first words of rows; nothing is written then")
+    parser.add_argument("--only", nargs="*", default=[], help="first words of rows; they replace theirs")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()
     torch.set_num_threads(1)
     document: dict[str, Any] = {"settings": vars(options)}
     document |= measure(options.only, options.rounds, options.clock)
     document |= {"versions": versions(), "machine": machine()}
-    if not options.only:
-        texts = {"goals.json": json.dumps(document, indent=1) + "\n", "goals.md": page(document)}
-        for name, text in texts.items():
-            replace_file(RESULTS / name, lambda path, text=text: path.write_text(text))
+    if options.only:
+        document = replaced(json.loads((RESULTS / "goals.json").read_text()), document)
+    texts = {"goals.json": json.dumps(document, indent=1) + "\n", "goals.md": page(document)}
+    for name, text in texts.items():
+        replace_file(RESULTS / name, lambda path, text=text: path.write_text(text))
     print(page(document))
+
+
+def replaced(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """All rows, those of a smaller run in the place of theirs, with its rounds; ratios are to its own baseline."""
+    document = dict(before)
+    for part in ("step", "inference"):
+        _, *new = found.get(part, [None])
+        again = {row["name"]: row | {"rounds": found["settings"]["rounds"]} for row in new}
+        document[part] = [again.get(row["name"], row) for row in before[part]]
+    return document
 
 
 if __name__ == "__main__":
