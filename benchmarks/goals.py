@@ -193,7 +193,11 @@ def page(document: dict[str, Any]) -> str:
             )
             met = {None: "", True: "yes", False: "no"}[row["met"]]
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            alone = f" (again, {row['rounds']} rounds)" if "rounds" in row else ""
+            alone = ""
+            if "before" in row:
+                first = row["before"]
+                before = f"{first['ratio']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
+                alone = f" (again with few others, {row['rounds']} rounds; in the run of all {before})"
             lines.append(f"| {row['name']}{alone} | {ratio} | {goal} | {met} | {reference} |")
     return "\n".join(lines) + "\n"
 
@@ -219,12 +223,18 @@ def main() -> None:
 
 
 def replaced(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """All rows, those of a smaller run in the place of theirs, with its rounds; ratios are to its own baseline."""
+    """All rows, those of a smaller run in the place of theirs, with what stood there; ratios are to its own baseline."""
     document = dict(before)
     for part in ("step", "inference"):
         _, *new = found.get(part, [None])
-        again = {row["name"]: row | {"rounds": found["settings"]["rounds"]} for row in new}
-        document[part] = [again.get(row["name"], row) for row in before[part]]
+        rounds = {"rounds": found["settings"]["rounds"]}
+        again = {row["name"]: row | rounds for row in new}
+        document[part] = [
+            again[row["name"]] | {"before": {key: row[key] for key in ("ratio", "low", "high")}}
+            if row["name"] in again
+            else row
+            for row in before[part]
+        ]
     return document
 
 
