@@ -223,7 +223,7 @@ def main() -> None:
 
 
 def replaced(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """All rows, those of a smaller run in the place of theirs, with what stood there; ratios are to its own baseline."""
+    """All rows, those of a smaller run in place of theirs, beside what stood there; ratios are to its own baseline."""
     document = dict(before)
     for part in ("step", "inference"):
         _, *new = found.get(part, [None])
