@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vitune.errors import ConfigError, NothingMatchedError
-from vitune.methods import parse
+from vitune.methods import VeLoRA, parse
+from vitune.methods.velora import compress_linears
 from vitune.recipes import Recipe, load_recipe, recipe_names
 from vitune.recipes.loading import _with  # pyright: ignore[reportPrivateUsage]
 from vitune.tasks.request import DataSettings
@@ -35,7 +37,7 @@ TASKS = [
     "smallnorb_azi",
     "smallnorb_ele",
 ]
-COUNTS = {"cifar100": 2, "few_shot": 2, "fgvc": 8, "imagenet1k": 1, "images": 3, "text": 3, "vtab1k": 26}
+COUNTS = {"cifar100": 2, "few_shot": 2, "fgvc": 8, "imagenet1k": 1, "images": 3, "text": 4, "vtab1k": 26}
 
 
 def train_config(recipe: Recipe) -> TrainConfig:
@@ -72,7 +74,7 @@ def rates(recipe: Recipe, per_epoch: int = 15) -> list[float]:
 def test_counts() -> None:
     folders = [name.split("/")[0] for name in recipe_names()]
     assert {folder: folders.count(folder) for folder in folders} == COUNTS
-    assert sum(1 + len(load_recipe(name).tasks) for name in recipe_names()) == 332
+    assert sum(1 + len(load_recipe(name).tasks) for name in recipe_names()) == 333
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if not name.startswith("text/")])
@@ -91,6 +93,14 @@ def test_all_load_and_are_settings_that_training_takes(name: str) -> None:
         assert "  " not in text
 
 
+RATES = {
+    "text/velora_alpaca": 4e-4,
+    "text/velora_c4_60m": 0.01,
+    "text/velora_c4_130m": 0.003,
+    "text/velora_glue": 1e-5,
+}
+
+
 @pytest.mark.parametrize("name", [name for name in recipe_names() if name.startswith("text/")])
 def test_recipes_for_text_are_settings_that_transformers_takes(name: str, tmp_path: Path) -> None:
     transformers: Any = pytest.importorskip("transformers")
@@ -98,13 +108,25 @@ def test_recipes_for_text_are_settings_that_transformers_takes(name: str, tmp_pa
     assert recipe.reads == "text"
     assert all(method.reads_text for method in parse(recipe.method))
     arguments = transformers.TrainingArguments(str(tmp_path), **recipe.trainer)
-    assert arguments.learning_rate >= 4e-4
+    assert arguments.learning_rate == RATES[name]
     config = transformers.LlamaConfig(**recipe.model)
     assert all(getattr(config, key) == value for key, value in recipe.model.items())
     with pytest.raises(
         ConfigError, match=f"the recipe '{name}' trains a model of text, and the command line"
     ):
         recipe.require({})
+
+
+def test_the_names_in_the_recipe_for_glue_are_those_of_roberta() -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    config = transformers.RobertaConfig(
+        hidden_size=32, num_hidden_layers=12, num_attention_heads=2, intermediate_size=64, vocab_size=50
+    )
+    model = transformers.RobertaForSequenceClassification(config)
+    names = re.findall(r"'([^']+)'", load_recipe("text/velora_glue").differs)
+    compressed = compress_linears(model, names, VeLoRA(sub_token_size=16))
+    parts = {name.rpartition("layer.")[2] for name in compressed}
+    assert parts == {f"{i}.{name}" for i in range(12) for name in ("attention.self.value", "output.dense")}
 
 
 def test_a_name_says_its_method() -> None:
