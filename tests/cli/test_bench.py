@@ -75,6 +75,8 @@ def test_check_says_what_is_there_and_what_is_missing(run: Run, suite: Path, tmp
         "vitune: the data of 1 of 2 are not complete; add what the table names, or choose others with --tasks.\n"
     )
     assert run("bench", suite, tmp_path / "root", "--check", "--tasks", "two").code == 0
+    both = run("bench", suite, tmp_path / "root", "--check", "--tasks", "two, one")
+    assert (both.code, both.out) == (2, gone.out)
     assert list(Path.cwd().iterdir()) == []
 
 

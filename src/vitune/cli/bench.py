@@ -60,8 +60,8 @@ def bench(
         list[str] | None,
         typer.Option(
             "--tasks",
-            metavar="NAME",
-            help="Run only this task or group of tasks; * stands for anything; may be repeated.",
+            metavar="A,B",
+            help="Run only these tasks or groups of tasks; * stands for anything; may be repeated.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -150,7 +150,7 @@ def bench(
         own,
         # What is there does not depend on the methods.
         methods=chosen_methods(methods, method) or (("linear",) if check else ()),
-        tasks=tuple(tasks or ()),
+        tasks=tuple(name.strip() for names in tasks or () for name in names.split(",")),
         model=model,
         weights=weights,
         out=out,
