@@ -7,7 +7,7 @@ Levels, each exact (gradients equal those of stock autograd):
   what is kept anyway; costs next to no time.
 - `lean`: the first layer of every MLP too (one matrix product more per block).
 - `leaner`: queries, keys and values too.
-- `leanest`: whole blocks, an eighth of the batch at a time.
+- `leanest`: whole blocks but their last product, an eighth of the batch at a time, or several hundred tokens.
 """
 
 from vitune.lean.levels import LEVELS, Level

@@ -1,7 +1,8 @@
 """Blocks that keep their input alone and run again in the backward pass, both times a part of the batch at a time.
 
-The parts keep the peak low: what one block holds while it runs is there for an eighth of the images only. The kernels
-of a part are those of a smaller batch, so outputs and gradients equal stock ones up to the order of sums.
+The parts keep the peak low: what one block holds while it runs is there for a few images only. The kernels of a part
+are those of a smaller batch, so outputs and gradients equal stock ones up to the order of sums. Run again, a block's
+last product, which nobody reads any more, is left out.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from vitune.anatomy import Anatomy
-from vitune.lean.levels import CANDIDATES, LevelPolicy
-from vitune.ops.recompute import Recomputing
+from vitune.anatomy import Anatomy, short_name
+from vitune.lean.last_block import as_then
+from vitune.lean.levels import NORMS, PRODUCT_OPERATIONS, LevelPolicy
+from vitune.ops.deferred import MadeInSight
+from vitune.ops.recompute import Policy, Recomputing
 from vitune.surgery import Edit, attach, detach, parts_of
 
-KEY = "memory"
-PARTS = 8
+KEY = "again"
+# A batch runs in this many parts, or fewer: of at least this many tokens, as smaller products are slow on a CPU.
+PARTS, TOKENS = 8, 768
 # Arguments of transformers' blocks, by release, in which they collect keys and values.
 _CACHES = ("cache", "past_key_values", "past_key_value")
 
@@ -30,7 +35,15 @@ Run = Callable[[Tensor], Tensor]
 
 
 class Again(nn.Module):
-    """Marks a block that runs again."""
+    """Marks a block that runs again.
+
+    Args:
+        unread: Names of the weights in the block whose products only make its output.
+    """
+
+    def __init__(self, unread: list[str]) -> None:
+        super().__init__()
+        self.unread = unread
 
 
 class RunAgain(Edit):
@@ -45,12 +58,14 @@ class RunAgain(Edit):
         idle |= any(kwargs.get(name) is not None for name in _CACHES)  # a second run would add to it again
         if idle or not self.training or torch.compiler.is_compiling():
             return super().forward(x, *args, **kwargs)
+        forward = as_then(self, super().forward)
         if _draws_numbers(self) or _decides(self):  # in parts it would draw or choose others
-            return checkpoint(partial(super().forward, **kwargs), x, *args, use_reentrant=False)
+            return checkpoint(partial(forward, **kwargs), x, *args, use_reentrant=False)
         # What else comes in may belong to single images; then the batch stays whole.
         alone = not any(isinstance(value, Tensor) for value in tree_leaves((args, kwargs)))
-        forward = super().forward
-        return _Again.apply(lambda y: forward(y, *args, **kwargs), PARTS if alone else 1, x, *trained)
+        again: Again = self.vitune.again
+        unread = LevelPolicy([self.get_parameter(name) for name in again.unread]).is_product_of_one
+        return _Again.apply(lambda y: forward(y, *args, **kwargs), unread, alone, x, *trained)
 
 
 def _draws_numbers(block: nn.Module) -> bool:
@@ -68,21 +83,22 @@ def _decides(block: nn.Module) -> bool:
     return any(getattr(module, "decides", False) for module in block.modules())
 
 
-def _parts(x: Tensor, parts: int) -> list[slice]:
-    size = -(-x.shape[0] // parts)
-    return [slice(start, start + size) for start in range(0, x.shape[0], size)]
+def _parts(x: Tensor, alone: bool) -> list[slice]:
+    images, tokens = len(x), max(1, x[:1].numel() // x.shape[-1])
+    size = max(-(-images // PARTS), -(-TOKENS // tokens)) if alone else max(1, images)
+    return [slice(start, start + size) for start in range(0, images, size)]
 
 
 class _Again(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Run, parts: int, x: Tensor, *trained: nn.Parameter) -> Tensor:
-        ctx.run, ctx.parts, ctx.trained = run, parts, trained
+    def forward(ctx: Any, run: Run, unread: Policy, alone: bool, x: Tensor, *trained: nn.Parameter) -> Tensor:
+        ctx.run, ctx.unread, ctx.alone, ctx.trained = run, unread, alone, trained
         ctx.save_for_backward(x)
         device = x.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         with torch.no_grad():
             y = x.detach()
-            outputs = [run(y[rows]) for rows in _parts(y, parts)]
+            outputs = [run(y[rows]) for rows in _parts(y, alone)]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
@@ -90,27 +106,28 @@ class _Again(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         device, dtype, enabled = ctx.autocast
-        wants_input = ctx.needs_input_grad[2]
-        input_gradient = torch.empty_like(x) if wants_input else None
+        wants_input = ctx.needs_input_grad[3]
+        input_gradients: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(ctx.trained)
-        for rows in _parts(x, ctx.parts):
+        for rows in _parts(x, ctx.alone):
             part = x[rows].detach().requires_grad_(wants_input)
             inputs = [*([part] if wants_input else []), *ctx.trained]
             with (
                 torch.enable_grad(),
                 torch.autocast(device, dtype=dtype, enabled=enabled),
-                Recomputing(LevelPolicy([]), CANDIDATES),
+                # A part is small and soon over: beside norms, nothing is worth making a third time.
+                Recomputing(LevelPolicy([]), NORMS | PRODUCT_OPERATIONS, ctx.unread),
             ):
-                output = ctx.run(part)
-            found = list(torch.autograd.grad(output, inputs, gradient[rows], allow_unused=True))
-            del output
-            if input_gradient is not None:
-                input_gradient[rows] = found.pop(0)  # type: ignore[assignment]
+                end = get_gradient_edge(ctx.run(part))
+            with MadeInSight():
+                found = list(torch.autograd.grad(end, inputs, gradient[rows], allow_unused=True))
+            if wants_input:
+                input_gradients.append(found.pop(0))
             for i, one in enumerate(found):
                 if one is not None:
                     before = totals[i]
                     totals[i] = one if before is None else before.add_(one)
-        return None, None, input_gradient, *totals
+        return None, None, None, torch.cat(input_gradients) if wants_input else None, *totals
 
 
 def run_blocks_again(anatomy: Anatomy) -> None:
@@ -119,8 +136,11 @@ def run_blocks_again(anatomy: Anatomy) -> None:
     Args:
         anatomy: Of the model.
     """
+    last = [operator.path for operator in anatomy.operators if short_name(operator.role) == "mlp.out"]
     for block in anatomy.blocks:
-        attach(anatomy.model.get_submodule(block.path), RunAgain, Again())
+        start = f"{block.path}."
+        unread = [f"{path.removeprefix(start)}.weight" for path in last if path.startswith(start)]
+        attach(anatomy.model.get_submodule(block.path), RunAgain, Again(unread))
 
 
 def run_blocks_once(anatomy: Anatomy) -> None:

@@ -6,6 +6,7 @@ That is the same function, at a third of the last block's work and next to none 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from vitune.surgery import (
     attach,
     carry_out,
     detach,
+    layer_of,
     parts_of,
     points_for,
     undo,
@@ -67,6 +69,24 @@ class ReadTokensOnly(Edit):
             return super().forward(x[:, : read.count], *args, **kwargs)
         finally:
             rest.tokens = None
+
+
+def as_then(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A block's forward pass that reads the tokens which it would read now, whenever it is called."""
+    if ReadTokensOnly not in parts_of(block)[1]:
+        return forward
+    read = layer_of(block, ReadTokensOnly)
+    assert isinstance(read, Read)
+    active = read.active
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        before, read.active = read.active, active
+        try:
+            return forward(*args, **kwargs)
+        finally:
+            read.active = before
+
+    return run
 
 
 def _all_are_judged(block: nn.Module) -> bool:

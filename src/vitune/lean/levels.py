@@ -32,8 +32,10 @@ def _there(*names: str) -> frozenset[Any]:
     return frozenset(getattr(_aten, name).default for name in names if hasattr(_aten, name))
 
 
+NORMS = _there("native_layer_norm", "_fused_rms_norm")
 CHEAP = (
-    _there("native_layer_norm", "_fused_rms_norm", "gelu", "silu", "relu", "_to_copy", "addcmul")
+    NORMS
+    | _there("gelu", "silu", "relu", "_to_copy", "addcmul")
     | _there(
         "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_flash_attention",
@@ -46,6 +48,7 @@ _MATRIX = {
     _aten.mm.default: 1,
     _aten.addmm.default: 2,
 }  # operation: which argument is the (D_in, D_out) matrix
+PRODUCT_OPERATIONS = frozenset(_MATRIX)
 _ADD, _CAT = _aten.add.Tensor, _aten.cat.default
 # Entries taken from a tensor, or added to it: cheap, but worth it only where that tensor is there anyway.
 _ENTRIES = {_aten.index_select.default, _aten.index_add.default}
@@ -87,6 +90,11 @@ class LevelPolicy:
         matrix = args[which]
         inner, outer = matrix.shape
         return inner <= min(LOW_RANK, outer // NARROWING) or self._is_product(matrix, run)
+
+    def is_product_of_one(self, operation: Any, args: tuple[Any, ...], run: Recomputing) -> bool:
+        """Whether an operation is the product of one of the weights."""
+        which = _MATRIX.get(operation)
+        return which is not None and self._is_product(args[which], run)
 
     def _is_product(self, matrix: Tensor, run: Recomputing) -> bool:
         """Whether a matrix is one of the weights, or what autocast or changed entries made of one."""

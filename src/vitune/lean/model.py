@@ -112,9 +112,8 @@ def set_memory(anatomy: Anatomy, level: Level, *, each_token_alone: bool = True)
         return
     wanted = PRODUCTS.get(level, ())
     products = [f"{o.path}.weight" for o in anatomy.operators if short_name(o.role) in wanted]
-    # Blocks that run in parts take less than a last block for some tokens but all images at once.
-    reads_some = each_token_alone and level != "leanest" and read_tokens_only(anatomy)
-    if reads_some:
+    reads_some = each_token_alone and read_tokens_only(anatomy)
+    if reads_some and level != "leanest":
         products += [name for name in attention_weights(anatomy) if name not in products]
     if level == "leanest":
         run_blocks_again(anatomy)

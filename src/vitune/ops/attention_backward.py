@@ -10,14 +10,14 @@ weights P. Where O was not kept, these are computed in place of O (`without_outp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+
+from vitune.ops.deferred import GOES_WITHOUT, Deferred
 
 PIECE = 1 << 16  # numbers of a tensor that are widened at a time: a quarter of a MiB in float32
 WEIGHTS = 1 << 17  # attention weights that are there at a time
@@ -26,7 +26,6 @@ MOST_WEIGHTS = 1 << 21  # of one image, from where on the fused kernel, which ne
 BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
 FORWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 HALVES = (torch.bfloat16, torch.float16)
-_DETACH = torch.ops.aten.detach.default
 
 
 def float32_attention_gradients(device: torch.device) -> AbstractContextManager[Any]:
@@ -79,75 +78,17 @@ def _in_pieces(
     return results
 
 
-class Layout(NamedTuple):
-    """What a tensor looks like: sizes, strides, offset in its storage, type and device."""
-
-    size: Sequence[int]
-    stride: Sequence[int]
-    offset: int | torch.SymInt
-    dtype: torch.dtype
-    device: torch.device
-
-
-class Promise(Protocol):
-    """A tensor that is not there, and how to make it."""
-
-    @property
-    def like(self) -> Layout:
-        """What it looks like."""
-        ...
-
-    @property
-    def made(self) -> bool:
-        """Whether the tensor is there by now, made for somebody else."""
-        ...
-
-    def make(self) -> Tensor:
-        """The tensor."""
-        ...
-
-    def skip(self) -> None:
-        """It is not needed after all."""
-        ...
+def _gradients_with_output_deferred(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Those of attention whose output, the fifth argument, may not be there."""
+    gradient, query, key, value, output, logsumexp, dropout, causal = args
+    without = can_go_without_output(query, key, dropout, causal, kwargs.get("attn_mask"))
+    if without and not output.promise.made:
+        output.promise.skip()
+        return without_output(gradient, query, key, value, logsumexp, kwargs.get("scale"))
+    return _in_pieces(gradient, query, key, value, output.promise.make(), *args[5:], **kwargs)
 
 
-class Deferred(Tensor):
-    """Stands for attention's output in the backward pass, where half-precision attention on a CPU can do without it.
-
-    Everything else that meets it gets the tensor itself. Autograd takes it as what a hook on saved tensors unpacked.
-    """
-
-    promise: Promise
-
-    @staticmethod
-    def __new__(cls, promise: Promise) -> Deferred:
-        """A tensor without memory."""
-        like = promise.like
-        made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls,
-            like.size,
-            strides=like.stride,
-            storage_offset=like.offset,
-            dtype=like.dtype,
-            device=like.device,
-        )
-        made.promise = promise
-        return made
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The gradients of attention without its output; all else with it."""
-        kwargs = kwargs or {}
-        if func is _DETACH:  # autograd's own view of what it unpacked
-            return cls(args[0].promise)
-        attention = func is BACKWARD and isinstance(args[4], cls)
-        if attention and not args[4].promise.made:
-            gradient, query, key, value, output, logsumexp, dropout, causal = args
-            if can_go_without_output(query, key, dropout, causal, kwargs.get("attn_mask")):
-                output.promise.skip()
-                return without_output(gradient, query, key, value, logsumexp, kwargs.get("scale"))
-        args, kwargs = tree_map_only(cls, lambda one: one.promise.make(), (args, kwargs))
-        return _in_pieces(*args, **kwargs) if attention else func(*args, **kwargs)
+GOES_WITHOUT[BACKWARD] = 4, _gradients_with_output_deferred
 
 
 def can_go_without_output(

@@ -19,11 +19,22 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
-from vitune.ops.attention_backward import FORWARD, HALVES, Deferred, Layout
+from vitune.ops.attention_backward import FORWARD, HALVES
+from vitune.ops.deferred import Deferred, Layout, made
 
 aten = torch.ops.aten
+
+# What hands an unread product on, to where a block's output leaves: it is left out along with it.
+_HANDS_ON = {
+    aten.add.Tensor,
+    aten.mul.Tensor,
+    aten.view.default,
+    aten._unsafe_view.default,
+    aten._to_copy.default,
+}
 
 # Whether an operation overwrites one of its arguments.
 _KINDS: dict[Any, bool] = {}
@@ -125,7 +136,7 @@ class _View:
 
     def __init__(self, recipe: Recipe, like: Tensor) -> None:
         self.recipe = recipe
-        self.like = Layout(like.size(), like.stride(), like.storage_offset(), like.dtype, like.device)
+        self.like = Layout.of(like)
 
     def make(self) -> Tensor:
         return self.recipe.make().as_strided(self.like.size, self.like.stride, self.like.offset)
@@ -153,6 +164,27 @@ class _Use:
             self._view.recipe.release()
 
 
+class _Unread:
+    """A result that is computed when, and only when, it is read."""
+
+    def __init__(self, recipe: Recipe, like: Layout) -> None:
+        self.like = like
+        self._recipe = recipe
+        self._value: Tensor | None = None
+
+    @property
+    def made(self) -> bool:
+        return self._value is not None
+
+    def make(self) -> Tensor:
+        if self._value is None:
+            self._value = self._recipe.make()
+        return self._value
+
+    def skip(self) -> None:
+        """Nothing is held for its sake."""
+
+
 class _Input:
     """A tensor that a recipe holds, guarded against being overwritten in the meantime."""
 
@@ -167,7 +199,11 @@ class _Input:
                 "a tensor that the backward pass computes again from was changed in place after the forward pass; "
                 "train with memory='stock', or change it out of place."
             )
-        return self.tensor
+        return self.tensor.promise.make() if isinstance(self.tensor, Deferred) else self.tensor
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _made(argument: Any) -> Any:
@@ -182,11 +218,13 @@ class Recomputing(TorchDispatchMode):
     Args:
         policy: Gets an operation, its arguments and this object (for `recipe_of`); True: its output need not be kept.
         candidates: The operations that the policy is asked about.
+        unread: Of a pass whose output nobody reads, run again for its graph alone: gets what the policy gets; True: the
+            output is computed only if something does read it, and so is what adds to it, scales or reshapes it.
     """
 
-    def __init__(self, policy: Policy, candidates: Collection[Any]) -> None:
+    def __init__(self, policy: Policy, candidates: Collection[Any], unread: Policy | None = None) -> None:
         super().__init__()
-        self._policy, self._candidates = policy, candidates
+        self._policy, self._candidates, self._unread = policy, candidates, unread
         self._recipes: dict[int, tuple[StorageWeakRef, Recipe]] = {}
         self._hooks: saved_tensors_hooks | None = None
 
@@ -212,6 +250,10 @@ class Recomputing(TorchDispatchMode):
         return None if found is None or found[0].expired() else found[1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._unread is not None:
+            if self._is_unread(func, args):
+                return self._leave_out(func, args, kwargs or {})
+            args, kwargs = made(args, kwargs)
         result = func(*args, **kwargs) if kwargs else func(*args)
         # Most operations are neither; they must cost next to nothing here.
         kind = _KINDS.get(func)
@@ -222,6 +264,20 @@ class Recomputing(TorchDispatchMode):
         elif func in self._candidates and self._policy(func, args, self):
             self._remember(func, args, kwargs or {}, result)
         return result
+
+    def _is_unread(self, func: Any, args: Any) -> bool:
+        if func in _HANDS_ON:
+            return any(isinstance(argument, Deferred) for argument in args)
+        return func in self._candidates and self._unread is not None and self._unread(func, args, self)
+
+    def _leave_out(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        recipe = Recipe(
+            func, tuple(map(self._hold, args)), {k: self._hold(v) for k, v in kwargs.items()}, None
+        )
+        with _disable_current_modes():  # which are not to count this
+            like = func(*tree_map_only(Tensor, _on_meta, args), **kwargs)
+        device = next(argument.device for argument in args if isinstance(argument, Tensor))
+        return Deferred(_Unread(recipe, Layout.of(like, device)))
 
     def _remember(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         # The outputs of operations that nobody keeps are dead by now, and their recipes hold inputs.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import vitune
 from vitune.errors import UnsupportedBackboneError
-from vitune.lean import LEVELS, memory_level, set_memory
-from vitune.measure import live_bytes, saved_activation_bytes
+from vitune.lean import LEVELS, Level, blocks, memory_level, set_memory
+from vitune.measure import count_flops, live_bytes, saved_activation_bytes
 from vitune.methods import parse
 
 DEPTH, WIDTH, TOKENS, BATCH, HEADS = 4, 32, 17, 2, 2
@@ -279,16 +279,49 @@ def test_a_model_that_cannot_recompute_blocks_is_named():
         set_memory(found, "leanest")
 
 
-def test_leanest_with_dropout_draws_what_stock_draws():
-    tuned = tune("lora(dropout=0.2)", drop_path_rate=0.3)
+@pytest.mark.parametrize(("like", "pooling"), [("fast", "token"), ("stock", "avg")])
+def test_leanest_with_dropout_draws_the_same_numbers_twice(like: Level, pooling: str):
+    # Where the last block runs for the class token alone, it draws fewer than stock does, as at `fast`.
+    tuned = tune("lora(dropout=0.2)", drop_path_rate=0.3, global_pool=pooling)
+    tuned.memory = like
     torch.manual_seed(5)
-    stock = gradients(tuned)
+    expected = gradients(tuned)
     tuned.memory = "leanest"
     torch.manual_seed(5)
+    assert_close(gradients(tuned), expected)
+
+
+@pytest.mark.parametrize(("text", "read", "attended"), [("bitfit", 0, 0), ("full", 0, 0), ("ssf", 1, 1)])
+def test_leanest_does_not_run_the_last_product_again(text: str, read: int, attended: int):
+    """A block's MLP ends in a product that nobody reads in the backward pass, unless something behind it does; SSF
+    does, and it attends once more for its scales at any level."""
+    tuned = tune(text)
+    flops = {}
+    for level in ("fast", "leanest"):
+        tuned.memory = level
+        flops[level] = count_flops(lambda: loss(tuned.model).backward())
+    # Beyond what `fast` does again: attention everywhere, and qkv in the last block, which goes on with one token.
+    last = 4 * read
+    products = (DEPTH - 1) * TOKENS * (3 + 1 + 4 + last) + (1 + 4 + last)
+    attention = attended * (DEPTH - 1) * 4 * BATCH * TOKENS**2 * WIDTH
+    assert flops["leanest"] - flops["fast"] == 2 * BATCH * WIDTH**2 * products + attention
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sct(channels=4)", "adapter(dropout=0.0)", "ssf", "lora(roles=all-linear)", "adaptformer(dropout=0.0)"],
+)
+@pytest.mark.parametrize("arguments", [{"init_values": 0.3}, {"global_pool": "avg"}])
+def test_leanest_where_the_last_product_is_read_after_all(text: str, arguments: dict):
+    tuned = tune(text, **arguments)
+    stock = gradients(tuned)
+    tuned.memory = "leanest"
     assert_close(gradients(tuned), stock)
 
 
-def test_leanest_works_on_a_part_of_the_batch_at_a_time():
+def test_leanest_works_on_a_part_of_the_batch_at_a_time(monkeypatch):
+    monkeypatch.setattr(blocks, "TOKENS", 2 * TOKENS)
+
     def peak(level) -> int:
         tuned = tune("bitfit", depth=8)
         tuned.memory = level

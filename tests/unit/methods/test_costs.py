@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from benchmarks.costs import RESOLVED, SHOWN, saved, tune
 
+from vitune.measure import live_bytes, weightless_copy
 from vitune.methods import all_methods, known_costs
 
 MIB = 2**20
@@ -44,6 +46,16 @@ GOALS = {
     "bi_adaptformer(bottleneck=8,dropout=0)": 525,
     "bi_lora(dropout=0)": 525,
 }
+# At each level.
+FLOORS = {
+    "full": {"fast": 530, "lean": 325, "leaner": 172},
+    "lora": {"fast": 472, "lean": 270, "leaner": 116, "leanest": 65},
+    "lora(roles=all-linear)": {"fast": 524, "lean": 320, "leaner": 167},
+    "bitfit": {"fast": 472, "lean": 270, "leaner": 116},
+    "ssf": {"fast": 528, "lean": 324},
+    "adaptformer(bottleneck=8,dropout=0)": {"fast": 524, "lean": 320},
+    "linear": {"fast": 0.1},
+}
 
 
 def test_every_method_has_its_costs():
@@ -60,6 +72,20 @@ def test_nobody_pays_more_than_the_released_code(method):
 @pytest.mark.parametrize("method", GOALS)
 def test_goals_are_met_at_the_level_that_training_chooses(method):
     assert BY_NAME[method]["fast"] <= GOALS[method]
+
+
+@pytest.mark.parametrize("method", FLOORS)
+def test_levels_keep_no_more_than_was_promised(method):
+    assert all(BY_NAME[method][level] <= most for level, most in FLOORS[method].items())
+
+
+def test_the_peak_of_leanest_is_within_what_was_promised():
+    tuned = tune(KNOWN.model, "lora", KNOWN.classes)
+    tuned.memory = "leanest"
+    with weightless_copy(tuned.model) as twin:
+        images = torch.zeros(KNOWN.batch_size, *tuned.anatomy.input_size)
+        peak = live_bytes(twin.train(), lambda net: net(images).logsumexp(1).sum(), ignore=[images]).peak
+    assert 90 * MIB < peak <= 100 * MIB
 
 
 def recount(name: str) -> None:
