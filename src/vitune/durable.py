@@ -1,9 +1,12 @@
-"""Files that are whole or absent: written to a temporary sibling, flushed to the disk, then renamed."""
+"""Files and folders that are whole or absent: written to a temporary sibling, then renamed; files are flushed first."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -40,3 +43,29 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which appears under its name when it is full.
+
+    Several processes may make the same folder at once: the quickest one's stays, and serves all.
+
+    Args:
+        path: The folder to make, and those above it.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield partial
+        partial.chmod(0o755)  # mkdtemp makes a private one
+        try:
+            os.replace(partial, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # gone already where all went well

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 
 from vitune.data.digits import write_digits
 from vitune.data.layouts import LAYOUTS, missing
+from vitune.durable import new_folder
 from vitune.errors import ConfigError, DataError, did_you_mean
 from vitune.suites import EvaluationSet, Task
 
@@ -94,21 +93,9 @@ def unpack(archive: Path, folder: Path) -> Path:
         DataError: If the file is no tar file, or cannot be unpacked there.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")
-            inside = [path for path in partial.iterdir() if path.is_dir()]
-            source = inside[0] if len(inside) == 1 and inside[0].name == folder.name else partial
-            source.chmod(0o755)  # mkdtemp makes a private one
-            try:
-                os.replace(source, folder)
-            except OSError:
-                if not folder.is_dir():  # else another process was faster
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        with new_folder(folder) as partial, tarfile.open(archive) as tar:
+            tar.extractall(partial, filter="data")
+            _lift(partial, folder.name)
     except tarfile.TarError:
         raise DataError(f"'{archive}' is no tar file, or a broken one; get it again.") from None
     except OSError as error:
@@ -116,6 +103,19 @@ def unpack(archive: Path, folder: Path) -> Path:
             f"'{archive}' cannot be unpacked to '{folder}': {error}; unpack it by hand."
         ) from None
     return folder
+
+
+def _lift(folder: Path, name: str) -> None:
+    """Where a folder holds one of this name and no other, put what that holds in the place of all."""
+    if [path.name for path in folder.iterdir() if path.is_dir()] != [name]:
+        return
+    for path in folder.iterdir():
+        if not path.is_dir():
+            path.unlink()
+    inner = (folder / name).rename(folder / f".{name}")  # what it holds may have the same name
+    for path in list(inner.iterdir()):
+        path.rename(folder / path.name)
+    inner.rmdir()
 
 
 def val_as_test(folder: Path, place: Path) -> Path:
@@ -131,19 +131,11 @@ def val_as_test(folder: Path, place: Path) -> Path:
         DataError: If links cannot be made there.
     """
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
-        try:
+        with new_folder(place) as partial:
             for name, source in (("train", "train"), ("test", "val")):
                 (partial / name).symlink_to((folder / source).resolve(), target_is_directory=True)
-            partial.chmod(0o755)  # mkdtemp makes a private one
-            if place.is_dir():  # of an earlier run, whose data may have lain elsewhere
-                for name in ("train", "test"):
+                if place.is_dir():  # of an earlier run, whose data may have lain elsewhere
                     os.replace(partial / name, place / name)
-            else:
-                os.replace(partial, place)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise DataError(
             f"'{place}' cannot link to '{folder}': {error.strerror}; choose another --out."

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vitune._extras import require
+from vitune.durable import new_folder
 from vitune.errors import ConfigError, RunError
 
 TRAIN, VALIDATION = 400, 200
@@ -24,35 +22,33 @@ def write_digits(folder: Path, seed: int = 0, *, train: int = TRAIN, validation:
     For few-shot use give `shots` where the folder is opened: they are drawn from the training images.
 
     Args:
-        folder: Folder to make; it appears when it is complete.
+        folder: Folder to make; it appears when it is complete, and serves all that make it at once.
         seed: Of the stratified split.
         train: Number of training images.
         validation: Number of validation images; the rest is the test split.
 
     Raises:
         ConfigError: If scikit-learn is not installed, or a split would not have an image of every class.
-        RunError: If the folder cannot be written.
+        RunError: If the folder is there already, or cannot be written.
     """
     for name, count in (("train", train), ("validation", validation), ("test", _IMAGES - train - validation)):
         if count < _CLASSES:
             raise ConfigError(
                 f"the digits would have {count} {name} images; each split needs {_CLASSES} or more of {_IMAGES}."
             )
+    if folder.exists():
+        raise RunError(
+            f"the digits cannot be written to '{folder}', which is there already; choose another --out."
+        )
     digits = require("sklearn.datasets", "demo", "the digits").load_digits()
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
+        with new_folder(folder) as partial:
             for split, chosen in _splits(digits.target, seed, train, validation).items():
                 for index in chosen:
                     place = partial / split / str(digits.target[index])
                     place.mkdir(parents=True, exist_ok=True)
                     pixels = (digits.images[index] * (255 / _BRIGHTEST)).round().astype(np.uint8)
                     Image.fromarray(pixels).save(place / f"{index:04d}.png")
-            partial.chmod(0o755)  # mkdtemp makes a private one
-            os.replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)  # gone already where all went well
     except OSError as error:
         raise RunError(
             f"the digits cannot be written to '{folder}': {error.strerror}; choose another --out."

@@ -1,11 +1,13 @@
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.small_images import write_classes, write_splits
 
 from vitune.bench.suite_data import check_complete, locate, unpack, val_as_test
+from vitune.data import digits as digits_module
 from vitune.data import open_source
 from vitune.errors import ConfigError, DataError
 from vitune.suites import EvaluationSet, Task
@@ -63,6 +65,32 @@ def test_a_broken_archive_leaves_nothing(tmp_path: Path):
     with pytest.raises(DataError, match=r"birds\.tar' is no tar file, or a broken one; get it again\."):
         unpack(tmp_path / "birds.tar", tmp_path / "kept/birds")
     assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_two_processes_may_make_the_digits_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("sklearn")
+    splits = digits_module._splits  # pyright: ignore[reportPrivateUsage]
+
+    def another_is_quicker(*arguments: Any) -> Any:
+        monkeypatch.setattr(digits_module, "_splits", splits)
+        digits_module.write_digits(tmp_path / "digits")
+        return splits(*arguments)
+
+    monkeypatch.setattr(digits_module, "_splits", another_is_quicker)
+    digits_module.write_digits(tmp_path / "digits")
+    assert [path.name for path in tmp_path.iterdir()] == ["digits"]
+
+
+def test_an_archive_may_hold_the_folder_or_what_is_in_it(tmp_path: Path):
+    write_splits(tmp_path / "a/birds/birds", train=1, val=1, test=1)
+    (tmp_path / "a/README").write_text("stray")
+    for name, root in (("nested", tmp_path / "a"), ("flat", tmp_path / "a/birds")):
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as tar:
+            for path in root.iterdir():
+                tar.add(path, path.name)
+        unpacked = unpack(tmp_path / f"{name}.tar", tmp_path / name / "birds")
+        inside = sorted(path.name for path in unpacked.iterdir())
+        assert inside == (["birds"] if name == "nested" else ["test", "train", "val"])
 
 
 def test_digits_are_made_where_they_are_missing(tmp_path: Path):

@@ -60,6 +60,9 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"the digits cannot be written to .*; choose another --out\."):
         write_digits(tmp_path / "file" / "digits", seed=0)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RunError, match=r"there', which is there already; choose another --out\."):
+        write_digits(tmp_path / "there")
 
 
 def test_other_sizes_and_few_shots(tmp_path: Path) -> None:
