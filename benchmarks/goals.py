@@ -1,6 +1,6 @@
 """Step and inference times at ViT-B/16 beside the goals that this project set itself, and beside the references.
 
-    python -m benchmarks.goals [--rounds 5] [--only lora ssf ...] [--clock cpu]
+    python -m benchmarks.goals [--rounds 5] [--only lora ssf ... [--anew]] [--clock cpu]
 
 ViT-B/16, 224 pixels, batch 8, float32, 100 classes, random weights, one thread, on a CPU. Interleaved rounds; the
 ratio of medians to stock full fine-tuning (steps: forward, loss, backward) or to the plain model (inference), with the
@@ -193,7 +193,7 @@ def page(document: dict[str, Any]) -> str:
             )
             met = {None: "", True: "yes", False: "no"}[row["met"]]
             ratio = f"{row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
-            alone = ""
+            alone = f" (with few others, {row['rounds']} rounds)" if "rounds" in row else ""
             if "before" in row:
                 first = row["before"]
                 before = f"{first['ratio']:.2f} [{first['low']:.2f}, {first['high']:.2f}]"
@@ -208,6 +208,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="*", default=[], help="first words of rows; they replace theirs")
+    parser.add_argument("--anew", action="store_true", help="their code has changed: forget what they took")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -215,24 +216,29 @@ def main() -> None:
     document |= measure(options.only, options.rounds, options.clock)
     document |= {"versions": versions(), "machine": machine()}
     if options.only:
-        document = replaced(json.loads((RESULTS / "goals.json").read_text()), document)
+        document = replaced(json.loads((RESULTS / "goals.json").read_text()), document, options.anew)
     texts = {"goals.json": json.dumps(document, indent=1) + "\n", "goals.md": page(document)}
     for name, text in texts.items():
         replace_file(RESULTS / name, lambda path, text=text: path.write_text(text))
     print(page(document))
 
 
-def replaced(before: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
-    """All rows, those of a smaller run in place of theirs, beside what stood there; ratios are to its own baseline."""
+def replaced(before: dict[str, Any], found: dict[str, Any], anew: bool) -> dict[str, Any]:
+    """All rows, those of a smaller run in place of theirs, beside what stood there unless that was of other code.
+
+    Ratios are to the run's own baseline.
+    """
     document = dict(before)
     for part in ("step", "inference"):
         _, *new = found.get(part, [None])
         rounds = {"rounds": found["settings"]["rounds"]}
         again = {row["name"]: row | rounds for row in new}
         document[part] = [
-            again[row["name"]] | {"before": {key: row[key] for key in ("ratio", "low", "high")}}
-            if row["name"] in again
-            else row
+            row
+            if row["name"] not in again
+            else again[row["name"]]
+            if anew
+            else again[row["name"]] | {"before": {key: row[key] for key in ("ratio", "low", "high")}}
             for row in before[part]
         ]
     return document
