@@ -33,7 +33,8 @@ from vitune.bench import Case, Column, SelectThenTest, TrialRunner, aggregate, r
 from vitune.bench.table import markdown
 from vitune.bench.train_trial import TrainTrial
 from vitune.durable import replace_file
-from vitune.measure import compare_seconds, versions
+from vitune.lean import Level
+from vitune.measure import compare_seconds, machine, saved_activation_bytes, versions
 from vitune.methods import parse
 from vitune.methods.alast import BlockShape, alast_costs
 from vitune.methods.alast.selection import kept_patches
@@ -101,41 +102,58 @@ def costs(model_name: str, classes: int) -> list[dict[str, Any]]:
     return rows
 
 
-def step_times(model_name: str, batch_size: int, rounds: int) -> dict[str, Any]:
-    """Median seconds of a training step, optimizer included, beside full fine-tuning, in interleaved rounds."""
-    steps = {"full": _step("full", model_name, batch_size)}
-    for budget in BUDGETS:
-        text = f"alast(budget_rule=flat,initial_budget={budget})"
-        steps[text] = _step(text, model_name, batch_size)
-    for timing in ("current", "previous"):
-        text = f"alast(budget_timing={timing},budget_lr=0.0)"
-        steps[text] = _step(text, model_name, batch_size)
+def step_times(model_name: str, batch_size: int, rounds: int) -> list[dict[str, Any]]:
+    """Seconds of a training step, optimizer included, in interleaved rounds, beside full fine-tuning as torch does it
+    (stock) and as this library does it (fast), and the saved activations of the step."""
+    settings: list[tuple[str, Level]] = [("full", "stock"), ("full", "fast")]
+    settings += [(f"alast(budget_rule=flat,initial_budget={budget})", "fast") for budget in BUDGETS]
+    settings += [("alast(budget_rule=flat,initial_budget=0.85)", "stock")]
+    settings += [
+        (f"alast(budget_timing={timing},budget_lr=0.0)", "fast") for timing in ("current", "previous")
+    ]
+    steps, saved = {}, {}
+    for text, level in settings:
+        name = f"{text}, {level}"
+        steps[name], saved[name] = _step(text, level, model_name, batch_size)
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else None
-    timing = compare_seconds(steps, rounds=rounds, synchronize=synchronize)
-    first = timing["full"].median
-    return {text: {"seconds": timing[text].median, "x_full": timing[text].median / first} for text in steps}
+    timing = compare_seconds(steps, rounds=rounds, warmup=0, synchronize=synchronize)
+    rows = []
+    for (text, level), name in zip(settings, steps, strict=True):
+        row: dict[str, Any] = {"method": text, "level": level, "seconds": timing[name].median}
+        for other in ("stock", "fast"):
+            ratio = timing[name].ratio_to(timing[f"full, {other}"])
+            row[f"time_over_full_{other}"] = [round(x, 3) for x in (ratio.median, ratio.low, ratio.high)]
+            row[f"saved_over_full_{other}"] = round(saved[name] / saved[f"full, {other}"], 3)
+        rows.append(row | {"saved_mib": round(saved[name] / 2**20, 1)})
+    return rows
 
 
-def _step(text: str, model_name: str, batch_size: int) -> Any:
+def _step(text: str, level: Level, model_name: str, batch_size: int) -> tuple[Any, int]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tuned = vitune.apply(timm.create_model(model_name, num_classes=100).to(device), parse(text))
+    tuned.memory = level
     tuned.model.train()
     optimizer = torch.optim.AdamW(tuned.parameters(), lr=1e-5)
     images = torch.randn(batch_size, *tuned.anatomy.input_size, device=device)
     labels = torch.arange(batch_size, device=device)
     count = itertools.count()
 
+    def loss(model: torch.nn.Module) -> torch.Tensor:
+        return F.cross_entropy(model(images), labels)
+
     def run() -> None:
         number = next(count)
         for policy in tuned.policies:
             policy.before_step(number)
-        F.cross_entropy(tuned(images), labels).backward()
+        loss(tuned.model).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for policy in tuned.policies:
             policy.after_step()
 
-    return run
+    run()  # budgets and layers are chosen
+    saved = saved_activation_bytes(tuned.model, loss, ignore=[images, labels]).bytes
+    return run, saved
 
 
 def accuracy(root: Path, sets: list[str], epochs: int) -> str:
@@ -204,10 +222,15 @@ def main() -> None:
     if options.part == "costs":
         rows: Any = costs(options.model, options.classes)
     else:
+        torch.set_num_threads(1)
         rows = step_times(options.model, options.batch_size, options.rounds)
-    document = {"settings": vars(options), "versions": versions(), "rows": rows}
+    document = {"settings": vars(options), "versions": versions(), "machine": machine(), "rows": rows}
+    path = RESULTS / f"alast_{options.part}.json"
+    if options.part == "time":  # each backbone is timed by itself
+        before = json.loads(path.read_text()) if path.exists() else {}
+        document = before | {options.model: document}
     text = json.dumps(document, indent=1) + "\n"
-    (RESULTS / f"alast_{options.part}.json").write_text(text)
+    replace_file(path, lambda temporary: temporary.write_text(text))
     print(text)
 
 
