@@ -56,6 +56,7 @@ class ReadTokensOnly(Edit):
     """The last block: (B, N, D) to (B, n, D) in a training step, as it is otherwise."""
 
     key = KEY
+    inner = True
 
     def forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """The tokens that the head reads."""

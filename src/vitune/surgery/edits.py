@@ -31,10 +31,13 @@ class Edit:
         key: Name of the edit's layer below the reserved child; also its name in files.
         passes_on: Whether its `forward` takes whatever comes and hands it on; who asks for the signature (the Trainer
             of transformers does, to choose columns of the data) then sees that of the forward pass below.
+        inner: Whether it is about how the module itself runs, such as its forward pass written again, and so stays
+            below the edits that are around the module, whichever came first.
     """
 
     key: ClassVar[str]
     passes_on: ClassVar[bool] = False
+    inner: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # what it finds on the module that it is mixed into
         vitune: Any
@@ -67,7 +70,7 @@ class Extras(nn.Module):
 
 
 def attach(module: nn.Module, edit: type[Edit], layer: nn.Module) -> None:
-    """Edit a module in place; the latest edit is the outermost.
+    """Edit a module in place; the latest edit is the outermost, but for inner ones, which stay below all others.
 
     Args:
         module: Any module with a `forward` that is really called.
@@ -85,7 +88,8 @@ def attach(module: nn.Module, edit: type[Edit], layer: nn.Module) -> None:
     extras = module.get_submodule(CHILD) if edits else Extras()
     extras.add_module(edit.key, layer)
     module.add_module(CHILD, extras)
-    module.__class__ = _edited_class(base, (edit, *edits))
+    above = tuple(other for other in edits if edit.inner and not other.inner)
+    module.__class__ = _edited_class(base, (*above, edit, *edits[len(above) :]))
 
 
 def detach(module: nn.Module, edit: type[Edit]) -> None:

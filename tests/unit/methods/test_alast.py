@@ -219,6 +219,32 @@ def test_with_the_budgets_of_the_step_before_nothing_is_known_too_early():
     assert policy.steering.budgets != [0.9] * 4
 
 
+@pytest.mark.parametrize("options", ["", ",dropped=carried", ",budget_timing=previous"])
+@pytest.mark.parametrize("memory", ["fast", "lean", "leaner", "leanest"])
+def test_every_memory_level_sees_drops_and_learns_the_same(options, memory):
+    results = []
+    for level in ("stock", memory):
+        tuned, policy = tune(f"alast(k=2,budget_lr=0.05{options})")
+        tuned.memory = level
+        policy.begin(Run(seed=3, lr=0.0, steps=4))
+        for number in range(4):
+            policy.before_step(number)
+            tuned.model.zero_grad()
+            logits = backward(tuned, images(seed=number))
+            policy.after_step()
+        gradients = {n: p.grad for n, p in tuned.trainable().items() if p.grad is not None}
+        state = policy.state_dict()
+        results.append((logits, gradients, policy.log()["alast_tokens"], policy.selected, state))
+    (logits, gradients, tokens, drawn, state), (logits2, gradients2, tokens2, drawn2, state2) = results
+    assert tokens2 == tokens and len(tokens) == 4 and tokens[-1] < 17
+    assert drawn2 == drawn
+    assert state["budgets"].unique().numel() == 4  # the last one moves too
+    torch.testing.assert_close(state2["budgets"], state["budgets"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state2["deltas"], state["deltas"], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits2, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradients2, gradients, rtol=1e-3, atol=1e-5)
+
+
 def test_accumulated_parts_move_the_budgets_one_after_the_other():
     moved = []
     for timing in ("current", "previous"):

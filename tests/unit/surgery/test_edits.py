@@ -34,6 +34,14 @@ class SameKey(Edit):
     key = "plus"
 
 
+class Instead(Edit):
+    key = "instead"
+    inner = True
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return -x
+
+
 class Factor(nn.Module):
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -57,6 +65,16 @@ def test_the_latest_edit_is_the_outermost():
     torch.testing.assert_close(layer(X), 3 * (X @ layer.weight.T + layer.bias + X @ extra.weight.T))
     assert parts_of(layer) == (nn.Linear, (Times, Plus))
     assert layer_of(layer, Plus) is extra
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_inner_edits_stay_below_the_others_whichever_came_first(place):
+    layer, edits = nn.Linear(4, 4), [(Plus, nn.Identity()), (Times, Factor(3.0))]
+    edits.insert(place, (Instead, nn.Identity()))
+    for edit, child in edits:
+        attach(layer, edit, child)
+    assert parts_of(layer) == (nn.Linear, (Times, Plus, Instead))
+    torch.testing.assert_close(layer(X), torch.zeros(1, 4))  # 3 (-x + x)
 
 
 def test_base_parameters_keep_their_names_order_and_identity():

@@ -102,7 +102,9 @@ class BlockShare(_Steered):
                         else state.scores.scatter(1, rows, scores)
                     )
             state.watched = None
-        return y if rows is None else put_back(x, y, rows, steering.prefix)
+        # The last block may give the tokens that the head reads alone.
+        put = rows is not None and y.shape[1] == inside.shape[1]
+        return put_back(x, y, rows, steering.prefix) if put else y
 
     @torch.no_grad()
     def _note(self, x: Tensor, y: Tensor) -> None:

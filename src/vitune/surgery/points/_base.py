@@ -143,6 +143,7 @@ class WithPoints(Edit):
     """
 
     key = "points"
+    inner = True
     points: ClassVar[tuple[str, ...]]
     calls: ClassVar[tuple[str, ...]] = ()
 
