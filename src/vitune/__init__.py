@@ -31,6 +31,7 @@ _EXPORTS = {
     "Adapter": "vitune.methods",
     "SCT": "vitune.methods",
     "ALaST": "vitune.methods",
+    "Suffix": "vitune.methods",
     "VeLoRA": "vitune.methods",
     "VPT": "vitune.methods",
     "E2VPT": "vitune.methods",
@@ -38,7 +39,7 @@ _EXPORTS = {
 }
 __all__ = ["HST", "SSF", "AdaptFormer", "BitFit", "Full", "LinearProbe", "LoRA", "Method", "Policy", "Tuned"]
 __all__ += ["E2VPT", "SCT", "SPT", "VPT", "ALaST", "Adapter", "BiAdaptFormer"]
-__all__ += ["BiLoRA", "DyT", "Peft", "VeLoRA", "VituneError", "__version__", "apply", "load"]
+__all__ += ["BiLoRA", "DyT", "Peft", "Suffix", "VeLoRA", "VituneError", "__version__", "apply", "load"]
 
 if TYPE_CHECKING:
     from vitune.adapters import load as load
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from vitune.methods import LoRA as LoRA
     from vitune.methods import Method as Method
     from vitune.methods import Policy as Policy
+    from vitune.methods import Suffix as Suffix
     from vitune.methods import VeLoRA as VeLoRA
     from vitune.methods.hf_peft import Peft as Peft
     from vitune.tuned import Tuned as Tuned

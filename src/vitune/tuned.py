@@ -166,7 +166,8 @@ class Tuned:
             if isinstance(step, LeaveOut) or step.path in self.anatomy.head:
                 continue
             if isinstance(step, Train):
-                if step.path in counted:  # two methods may train the same parameter of the backbone
+                # Two methods may train the same parameter of the backbone, and another may leave it out.
+                if step.path in counted or step.path not in trained:
                     continue
                 counted.add(step.path)
                 edits.append(EditCost(step.role, "train", trained[step.path].numel()))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import vitune
 from tests.contract.families import CLASSES, FAMILIES, Family, backbone
+from vitune.anatomy import anatomy
 from vitune.methods import parse
 from vitune.training import moments
 
@@ -95,6 +96,20 @@ def everything(model: nn.Module) -> int:
     left = unused(model)
     found = {n: p for n, p in model.named_parameters() if not n.startswith(left) and "mask_token" not in n}
     return sum(p.numel() for n, p in found.items() if n.rpartition(".")[0] not in HEADS)
+
+
+def last_blocks(count: int) -> Callable[[nn.Module], int]:
+    """Everything from the first tensor of so many last blocks on."""
+
+    def total(model: nn.Module) -> int:
+        blocks, names = anatomy(model).blocks, [name for name, _ in model.named_parameters()]
+        if count >= len(blocks):
+            return everything(model)
+        start = next(i for i, name in enumerate(names) if name.startswith(f"{blocks[-count].path}."))
+        front = [p for n, p in model.named_parameters() if n in names[:start] and not n.startswith(unused(model))]
+        return everything(model) - sum(p.numel() for p in front)
+
+    return total
 
 
 def biases(model: nn.Module) -> int:
@@ -371,6 +386,7 @@ CASES = [
     Case(f"ssf,{E2VPT}", both(pairs, prompts(4, kv=2, segments=8)), merges=never, families=PLAIN),
     Case("alast", everything, families=CLASS_TOKEN),
     Case("lora(rank=2),alast(dropped=carried)", query_and_value(2), families=CLASS_TOKEN),
+    Case("suffix(k=1,deepest=2)", last_blocks(2), beyond=ANY),
     Case("velora(sub_token_size=8)", everything, beyond=ANY, families=COMPRESSED),
     Case("lora(rank=2),velora(num_groups=4)", query_and_value(2)),
     Case("velora(roles=attn.v+mlp.out,num_groups=8)", everything, **ON_TEXT),
@@ -410,6 +426,7 @@ FEW = [
     "vpt(prompts=3)",
     E2VPT,
     "alast",
+    "suffix(k=1,deepest=2)",
     "velora(sub_token_size=8)",
     "lora(rank=2),ssf",
 ]

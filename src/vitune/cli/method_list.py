@@ -39,8 +39,8 @@ def method_table(keep: Callable[[str], bool]) -> tuple[Any, str]:
             made.add_row(*cells[: len(columns)])
     return made, (
         f"Counted at {known.model}, default settings: 'trains' is parameters outside the head, 'stock' and 'fast' "
-        f"MiB kept for the backward pass of a step on {known.batch_size} images at these levels of --memory. alast and "
-        "velora train what others do, spt what data decides (here about 400,000). "
+        f"MiB kept for the backward pass of a step on {known.batch_size} images at these levels of --memory. alast, "
+        "suffix and velora train what others do, spt what data decides (here about 400,000). "
         "'vitune show METHOD' has the settings, 'vitune profile' the costs on your backbone. "
         "'peft(...)' takes any config of the package peft: 'vitune show peft'."
     )

@@ -20,6 +20,7 @@ from vitune.methods.parse import given_settings, method_text, parse
 from vitune.methods.sct import SCT
 from vitune.methods.spt import SPT
 from vitune.methods.ssf import SSF
+from vitune.methods.suffix import Suffix
 from vitune.methods.velora import VeLoRA
 from vitune.methods.vpt import VPT
 
@@ -45,7 +46,7 @@ __all__ = [
     "LoRA",
     "Method",
 ]
-__all__ += ["ALaST", "Policy", "Run", "Skipping", "VeLoRA"]
+__all__ += ["ALaST", "Policy", "Run", "Skipping", "Suffix", "VeLoRA"]
 __all__ += ["KNOWN_COSTS", "KnownCosts", "MethodCosts", "Refusal", "known_costs", "refusals"]
 __all__ += [
     "all_methods",
