@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from vitune.adapters import copy_for_others
 from vitune.backbones.hub import quick_hub
 from vitune.backbones.messages import sentence
-from vitune.durable import replace_file
+from vitune.durable import new_folder, replace_file
 from vitune.errors import RunError
 from vitune.tasks import run_directory
 from vitune.tasks.model_card import model_card
@@ -96,15 +96,10 @@ def _check_name(repo: str) -> None:
 @contextmanager
 def _folder(out: Path | None) -> Iterator[Path]:
     """A folder to fill; where it is to be kept, it appears under its name when it is full."""
-    parent = None if out is None else out.absolute().parent
-    if parent is not None and not parent.is_dir():
-        raise RunError(f"cannot write '{out}': the directory '{parent}' does not exist.")
-    with tempfile.TemporaryDirectory(prefix=".tmp-push-", dir=parent) as temporary:
-        folder = Path(temporary) / "adapter"
-        folder.mkdir()
-        yield folder
-        if out is not None:
-            folder.rename(out)
+    if out is not None and not out.absolute().parent.is_dir():
+        raise RunError(f"cannot write '{out}': the directory '{out.absolute().parent}' does not exist.")
+    with tempfile.TemporaryDirectory() if out is None else new_folder(out) as folder:
+        yield Path(folder)
 
 
 def _upload(folder: Path, repo: str, private: bool) -> str:
