@@ -30,14 +30,14 @@ import vitune
 from benchmarks.data_sets import data_set
 from vitune.anatomy import anatomy
 from vitune.backbones import BUILT_IN, create, read_card
-from vitune.bench import Case, SelectThenTest, Trial, TrialRunner, run_protocol
-from vitune.bench.sealed import TrialData
+from vitune.bench import Case, SelectThenTest, TrialRunner, run_protocol
 from vitune.bench.summary import Estimate, Score, accuracy_estimate, paired_difference, score_of
 from vitune.bench.train_trial import TrainTrial
 from vitune.durable import replace_file
 from vitune.measure import count_model_flops
 from vitune.methods import parse
 from vitune.methods.alast import BlockShape, alast_costs
+from vitune.methods.suffix import SuffixPolicy
 from vitune.report.log_reading import read_log
 from vitune.training.files import LOG_FILE
 
@@ -115,26 +115,24 @@ ROWS = (
 )  # fmt: skip
 
 
-class CountedTrial(TrainTrial):
-    """A trial that says what its training cost, as a share of `EPOCHS` epochs of full fine-tuning."""
+def training_flops(result: Mapping[str, Any], log: Path) -> float:
+    """What training cost, as a share of `EPOCHS` epochs of full fine-tuning: by what every step trained.
 
-    def run(self, trial: Trial, folder: Path, data: TrialData) -> dict[str, Any]:
-        """As the base, with `training_flops`."""
-        found = super().run(trial, folder, data)
-        steps = [step.values for step in read_log(folder / "run" / LOG_FILE)[0].steps]
-        share = _step_flops(trial.methods, found, steps)
-        return {**found, "training_flops": share * trial.settings["epochs"] / EPOCHS}
-
-
-def _step_flops(methods: str, result: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> float:
-    """The mean step beside one of full fine-tuning: by what the log says trained, or as counted for the result."""
-    classes, full = result["data"]["classes"], result["full_finetuning"]["flops_per_image"]
-    if methods == "lora,suffix":
-        return statistics.fmean(_lora_flops(step["suffix_blocks"], classes) for step in steps) / full
+    Args:
+        result: Of a finished trial.
+        log: Of its run.
+    """
+    trial, classes = result["trial"], result["data"]["classes"]
+    methods, steps = trial["methods"], [step.values for step in read_log(log)[0].steps]
     if methods.startswith(("alast", "suffix")):
-        return statistics.fmean(_formula(step, classes) for step in steps) / _formula({}, classes)
-    share = result["costs"]["flops_per_image"] / full
-    return share / EPOCHS if methods == "linear" else share  # features are computed once
+        share = statistics.fmean(_formula(step, classes) for step in steps) / _formula({}, classes)
+    elif methods == "lora,suffix":
+        each = [_counted(methods, classes, step["suffix_blocks"]) for step in steps]
+        share = statistics.fmean(each) / _counted("full", classes)
+    else:
+        share = _counted(methods, classes) / _counted("full", classes)
+    share /= EPOCHS if methods == "linear" else 1  # features are computed once
+    return share * trial["settings"]["epochs"] / EPOCHS
 
 
 @functools.cache
@@ -155,32 +153,37 @@ def _formula(step: Mapping[str, Any], classes: int) -> int:
 
 
 @functools.cache
-def _lora_flops(blocks: int, classes: int) -> int:
-    tuned = vitune.apply(create(BUILT_IN, num_classes=classes, pretrained=False), parse("lora,suffix"))
+def _counted(methods: str, classes: int, blocks: int | None = None) -> int:
+    """Operations of a step; those of the random suffix where so many blocks train."""
+    tuned = vitune.apply(create(BUILT_IN, num_classes=classes, pretrained=False), parse(methods))
     tuned.memory = SETTINGS["memory"]
-    (policy,) = tuned.policies
-    policy.train_last(blocks)  # type: ignore[attr-defined]
+    for policy in tuned.policies:
+        if isinstance(policy, SuffixPolicy) and blocks is not None:
+            policy.train_last(blocks)
     return count_model_flops(tuned.model, tuned.anatomy.input_size).step
 
 
-def run_rows(root: Path, sets: Sequence[str], rows: Sequence[Row]) -> None:
+def run_rows(root: Path, sets: Sequence[str], rows: Sequence[Row], *, few_seeds: bool = False) -> None:
     """Choose and test; finished trials are read.
 
     Args:
         root: Folder of the data.
         sets: Names of data sets.
         rows: Which.
+        few_seeds: Whether all rows are tested with as few seeds as those that are not key.
     """
-    trials = CountedTrial({name: data_set(name, root, WORK / "data") for name in sets})
+    trials = TrainTrial({name: data_set(name, root, WORK / "data") for name in sets})
     runner = TrialRunner(WORK / "trials", trials.run, trials.open_data)
-    for name, seeds in itertools.product(sets, (SEEDS, MORE_SEEDS)):
+    for name, seeds in itertools.product(sets, (SEEDS,) if few_seeds else (SEEDS, MORE_SEEDS)):
         some = rows if seeds == SEEDS else [row for row in rows if row.key]
         cases = [_case(name, row) for row in some]
         for result in run_protocol(runner, _protocol(name, seeds), cases):
             for outcome in result.final:
                 target = TRIALS / f"{outcome.trial.id}.json"
                 TRIALS.mkdir(parents=True, exist_ok=True)
-                text = outcome.path.read_text()
+                result = json.loads(outcome.path.read_text())
+                log = outcome.path.parent / "work" / "run" / LOG_FILE
+                text = json.dumps({**result, "training_flops": round(training_flops(result, log), 4)})
                 replace_file(target, lambda temporary, text=text: temporary.write_text(text))
 
 
@@ -311,12 +314,13 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--sets", nargs="+", default=["caltech101", "cifar10", "pacs"])
     parser.add_argument("--rows", type=int, nargs="+", help="numbers of rows, from 0; all if not given")
+    parser.add_argument("--few-seeds", action="store_true", help=f"{len(SEEDS)} for every row")
     parser.add_argument("--report", action="store_true", help="only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.report:
         rows = ROWS if options.rows is None else [ROWS[i] for i in options.rows]
-        run_rows(options.root, options.sets, rows)
+        run_rows(options.root, options.sets, rows, few_seeds=options.few_seeds)
     text = page(read())
     replace_file(PAGE, lambda temporary: temporary.write_text(text))
     print(text)
