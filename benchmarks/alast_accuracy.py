@@ -62,7 +62,9 @@ SETTINGS: dict[str, Any] = {
 FULL, ADAPTERS, PROBE = (3e-4, 1e-3, 3e-3), (1e-3, 3e-3, 1e-2), (3e-3, 1e-2, 3e-2)
 # Data without lists of their own: what a rate is chosen on is split off once, and nobody trains on it.
 DOMAINS = {"pacs": {"test_domain": "sketch"}}
-SEEDS, MORE_SEEDS = (0, 1, 2), (0, 1, 2, 3, 4)
+# Five for the first questions. They left open whether our rule beats the strongest control on one of two sets; so these
+# two rows, and the one nearest to ours, have ten, on both sets.
+FEW_SEEDS, SEEDS, MOST_SEEDS = 3, 5, 10
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Row:
         rates: Learning rates to choose from.
         epochs: How long.
         matched: Whether its FLOPs are about half of those of full fine-tuning, so that our rule must beat it.
-        key: Whether it is tested with more seeds.
+        seeds: With how many it is tested.
     """
 
     label: str
@@ -83,22 +85,22 @@ class Row:
     rates: tuple[float, ...] = FULL
     epochs: int = EPOCHS
     matched: bool = False
-    key: bool = False
+    seeds: int = FEW_SEEDS
 
 
-OURS = Row("**ours: random suffix**", "suffix", key=True)
-PUBLISHED = Row("ALaST as published", "alast", matched=True, key=True)
-BASE = Row("full fine-tuning", "full", key=True)
+OURS = Row("**ours: random suffix**", "suffix", seeds=MOST_SEEDS)
+PUBLISHED = Row("ALaST as published", "alast", matched=True, seeds=SEEDS)
+BASE = Row("full fine-tuning", "full", seeds=SEEDS)
 ROWS = (
     BASE,
-    Row("full, half the epochs", "full", epochs=EPOCHS // 2, matched=True, key=True),
+    Row("full, half the epochs", "full", epochs=EPOCHS // 2, matched=True, seeds=MOST_SEEDS),
     PUBLISHED,
-    Row("flat budget", "alast(budget_rule=flat,initial_budget=0.8)", matched=True, key=True),
-    Row("flat, random tokens", "alast(budget_rule=flat,initial_budget=0.8,tokens=random)", matched=True, key=True),
+    Row("flat budget", "alast(budget_rule=flat,initial_budget=0.8)", matched=True, seeds=SEEDS),
+    Row("flat, random tokens", "alast(budget_rule=flat,initial_budget=0.8,tokens=random)", matched=True, seeds=SEEDS),
     OURS,
-    Row("last blocks alone (Partial-2)", "suffix(k=2,deepest=2)", key=True),
-    Row("LoRA", "lora", ADAPTERS, key=True),
-    Row("linear probe", "linear", PROBE, key=True),
+    Row("last blocks alone (Partial-2)", "suffix(k=2,deepest=2)", seeds=MOST_SEEDS),
+    Row("LoRA", "lora", ADAPTERS, seeds=SEEDS),
+    Row("linear probe", "linear", PROBE, seeds=SEEDS),
     Row("LoRA, random suffix", "lora,suffix", ADAPTERS),
     Row("LoRA, flat budget", "lora,alast(budget_rule=flat,initial_budget=0.8)", ADAPTERS),
     Row("tokens alone, flat", "alast(k=8,budget_rule=flat,initial_budget=0.78)", matched=True),
@@ -170,12 +172,13 @@ def run_rows(root: Path, sets: Sequence[str], rows: Sequence[Row], *, few_seeds:
         root: Folder of the data.
         sets: Names of data sets.
         rows: Which.
-        few_seeds: Whether all rows are tested with as few seeds as those that are not key.
+        few_seeds: Whether every row is tested with few seeds.
     """
     trials = TrainTrial({name: data_set(name, root, WORK / "data") for name in sets})
     runner = TrialRunner(WORK / "trials", trials.run, trials.open_data)
-    for name, seeds in itertools.product(sets, (SEEDS,) if few_seeds else (SEEDS, MORE_SEEDS)):
-        some = rows if seeds == SEEDS else [row for row in rows if row.key]
+    counts = sorted({FEW_SEEDS if few_seeds else row.seeds for row in rows})
+    for name, seeds in itertools.product(sets, counts):
+        some = [row for row in rows if few_seeds or row.seeds == seeds]
         cases = [_case(name, row) for row in some]
         for result in run_protocol(runner, _protocol(name, seeds), cases):
             for outcome in result.final:
@@ -187,8 +190,8 @@ def run_rows(root: Path, sets: Sequence[str], rows: Sequence[Row], *, few_seeds:
                 replace_file(target, lambda temporary, text=text: temporary.write_text(text))
 
 
-def _protocol(name: str, seeds: tuple[int, ...]) -> SelectThenTest:
-    named = f"alast-{EPOCHS}-{read_card().sha256[:8]}"
+def _protocol(name: str, count: int) -> SelectThenTest:
+    named, seeds = f"alast-{EPOCHS}-{read_card().sha256[:8]}", tuple(range(count))
     if name not in DOMAINS:
         return SelectThenTest(name=named, settings=SETTINGS, seeds=seeds)
     settings = {**SETTINGS, **DOMAINS[name]}
@@ -300,10 +303,10 @@ _HEAD = """# ALaST, its controls, and a rule of our own
 
 Backbone `{backbone}`, {epochs} epochs of the 1,000 training images (PACS: 1,344 of photo, art and cartoon; the test is
 sketch), batch 50, bfloat16, memory `fast`; the learning rate of every row is chosen on a validation split, from three.
-Accuracy on the test split with Student's 95 % interval over the
-seeds; differences are paired by seed. FLOPs of the whole training beside full fine-tuning, by what every step
-trained. Times are medians, on a machine with other work beside it. Made by `python -m benchmarks.alast_accuracy`,
-every seed in the folder `alast`."""
+Accuracy on the test split with Student's 95 % interval over the seeds; differences are paired by seed. FLOPs of the
+whole training beside full fine-tuning, by what every step trained. Times are medians, on a machine with other work
+beside it. After five seeds one comparison with the strongest control was open; the rows concerned got five more, on
+both sets. Made by `python -m benchmarks.alast_accuracy`, every seed in the folder `alast`."""
 
 
 def main() -> None:
@@ -314,7 +317,7 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("--sets", nargs="+", default=["caltech101", "cifar10", "pacs"])
     parser.add_argument("--rows", type=int, nargs="+", help="numbers of rows, from 0; all if not given")
-    parser.add_argument("--few-seeds", action="store_true", help=f"{len(SEEDS)} for every row")
+    parser.add_argument("--few-seeds", action="store_true", help=f"{FEW_SEEDS} for every row")
     parser.add_argument("--report", action="store_true", help="only write the page")
     options = parser.parse_args()
     torch.set_num_threads(1)
