@@ -166,8 +166,7 @@ class Tuned:
             if isinstance(step, LeaveOut) or step.path in self.anatomy.head:
                 continue
             if isinstance(step, Train):
-                # Two methods may train the same parameter of the backbone, and another may leave it out.
-                if step.path in counted or step.path not in trained:
+                if step.path in counted:  # two methods may train the same parameter of the backbone
                     continue
                 counted.add(step.path)
                 edits.append(EditCost(step.role, "train", trained[step.path].numel()))
@@ -288,6 +287,8 @@ def plan(found: Anatomy, methods: Sequence[Method]) -> tuple[Step, ...]:
     steps = [step for method in training for step in method.edits(found)]
     for method in methods:
         steps += method.further(found, steps)
+    for method in methods:
+        steps = method.narrowed(found, steps)
     check(found.model, steps)
     return tuple(steps)
 

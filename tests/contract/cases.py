@@ -106,7 +106,9 @@ def last_blocks(count: int) -> Callable[[nn.Module], int]:
         if count >= len(blocks):
             return everything(model)
         start = next(i for i, name in enumerate(names) if name.startswith(f"{blocks[-count].path}."))
-        front = [p for n, p in model.named_parameters() if n in names[:start] and not n.startswith(unused(model))]
+        front = [
+            p for n, p in model.named_parameters() if n in names[:start] and not n.startswith(unused(model))
+        ]
         return everything(model) - sum(p.numel() for p in front)
 
     return total

@@ -194,6 +194,15 @@ class Method:
         """
         return []
 
+    def narrowed(self, anatomy: Anatomy, steps: Sequence[Step]) -> list[Step]:
+        """What is left to change where this method keeps some of it from ever training.
+
+        Args:
+            anatomy: The backbone.
+            steps: The steps of all methods, in order.
+        """
+        return list(steps)
+
     @property
     def needs_data(self) -> DataNeeds | None:
         """Images that `resolved` is to be called with before `edits`; None: what to edit does not depend on data."""

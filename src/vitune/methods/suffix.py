@@ -16,14 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from torch import nn
 
 from vitune.anatomy import Anatomy
 from vitune.errors import UnsupportedBackboneError
 from vitune.methods._base import Method, Policy, Run
 from vitune.methods._registry import register
 from vitune.randomness import derive_seed
-from vitune.surgery import LeaveOut, Step, Train
+from vitune.surgery import Step
 
 if TYPE_CHECKING:
     from vitune.tuned import Tuned
@@ -50,6 +49,7 @@ class Suffix(Method):
     conflicts: ClassVar[Mapping[str, str]] = {
         "linear": "a linear probe trains no block",
         "alast": "both decide which blocks train",
+        "dyt": "gates in blocks that hardly train would skip tokens at random",
         "hst": "the side network lies beside all blocks",
         **dict.fromkeys(("vpt", "e2vpt"), "prompts are learned through all blocks behind them"),
     }
@@ -71,11 +71,11 @@ class Suffix(Method):
         return largest_entropy(min(2 * mean, blocks) if self.deepest is None else self.deepest, mean)
 
     def edits(self, anatomy: Anatomy) -> list[Step]:
-        """None of its own: see `further`."""
+        """None of its own: see `narrowed`."""
         return []
 
-    def further(self, anatomy: Anatomy, steps: Sequence[Step]) -> list[Step]:
-        """What no step can reach stays out.
+    def narrowed(self, anatomy: Anatomy, steps: Sequence[Step]) -> list[Step]:
+        """Without what lies in front of the lowest block that is ever drawn, which would never train.
 
         Raises:
             UnsupportedBackboneError: If the backbone has no blocks, or fewer than are to train.
@@ -85,14 +85,12 @@ class Suffix(Method):
             raise UnsupportedBackboneError(f"suffix: {anatomy.family} backbones have no blocks in a row.")
         for name, value in (("k", self.k), ("deepest", self.deepest)):
             if value is not None and value > blocks:
-                raise UnsupportedBackboneError(f"suffix: {name} is {value}, and the backbone has {blocks} blocks.")
-        positions = _first_blocks(anatomy)
+                raise UnsupportedBackboneError(
+                    f"suffix: {name} is {value}, and the backbone has {blocks} blocks."
+                )
+        positions = _positions(anatomy)
         never = blocks - len(self.lengths(blocks))
-        return [
-            LeaveOut(step.role, step.path)
-            for step in steps
-            if isinstance(step, Train) and positions[step.path] < never
-        ]
+        return [step for step in steps if _position(step.path, positions, anatomy) >= never]
 
     def policy(self, tuned: Tuned) -> Policy:
         """Draws the number of blocks."""
@@ -109,7 +107,7 @@ class SuffixPolicy(Policy):
 
     def __init__(self, tuned: Tuned, lengths: Sequence[float]) -> None:
         self._blocks, self._logs = len(tuned.anatomy.blocks), np.log(np.maximum(lengths, 1e-300))
-        positions = _first_blocks(tuned.anatomy)
+        positions = _positions(tuned.anatomy)
         self._parameters = [(positions[name], p) for name, p in tuned.trainable().items()]
         self._seed, self._length = 0, len(lengths)
         self.train_last(self._length)
@@ -172,7 +170,7 @@ def largest_entropy(most: int, mean: float) -> tuple[float, ...]:
     return tuple(weights((low + high) / 2).tolist())
 
 
-def _first_blocks(anatomy: Anatomy) -> dict[str, float]:
+def _positions(anatomy: Anatomy) -> dict[str, float]:
     """For each parameter the block that it trains with, or, behind some, the last of those and a half; in front of all
     it is the first. Libraries register modules in the order in which they run; the head lies behind everything."""
     starts = {f"{block.path}.": block.index for block in anatomy.blocks}
@@ -185,3 +183,16 @@ def _first_blocks(anatomy: Anatomy) -> dict[str, float]:
             latest = max(latest, block + 0.5)
         found[name] = math.inf if name.startswith(heads) else latest if block is None else block
     return found
+
+
+def _position(path: str, positions: Mapping[str, float], anatomy: Anatomy) -> float:
+    """That of a parameter, or of a module: of its block, or of the first parameter in it. The whole model is last."""
+    if path in positions:
+        return positions[path]
+    inside = f"{path}." if path else ""
+    block = next((block.index for block in anatomy.blocks if inside.startswith(f"{block.path}.")), None)
+    if block is not None:
+        return block
+    return min(
+        (place for name, place in positions.items() if inside and name.startswith(inside)), default=math.inf
+    )

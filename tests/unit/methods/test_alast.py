@@ -236,7 +236,9 @@ def test_every_memory_level_sees_drops_and_learns_the_same(options, memory):
         state = policy.state_dict()
         results.append((logits, gradients, policy.log()["alast_tokens"], policy.selected, state))
     (logits, gradients, tokens, drawn, state), (logits2, gradients2, tokens2, drawn2, state2) = results
-    assert tokens2 == tokens and len(tokens) == 4 and tokens[-1] < 17
+    assert tokens2 == tokens
+    assert len(tokens) == 4
+    assert tokens[-1] < 17
     assert drawn2 == drawn
     assert state["budgets"].unique().numel() == 4  # the last one moves too
     torch.testing.assert_close(state2["budgets"], state["budgets"], rtol=1e-4, atol=1e-4)

@@ -21,7 +21,8 @@ COUNTS = {
         "vit_base_patch16_224",
     ): 85_798_656,  # what three quarters of the blocks, drawn anew, train in turn
     ("lora,alast", "vit_base_patch16_224"): 294_912,
-    ("suffix", "vit_base_patch16_224"): 6 * 7_087_872 + 1_536,  # at most half of the blocks, and the final norm
+    ("suffix", "vit_base_patch16_224"): 6 * 7_087_872
+    + 1_536,  # at most half of the blocks, and the final norm
     ("suffix(k=3,deepest=12)", "vit_base_patch16_224"): 85_798_656,
     ("velora", "vit_base_patch16_224"): 85_798_656,
     ("lora,velora", "vit_base_patch16_224"): 294_912,

@@ -42,7 +42,9 @@ def with_gradient(tuned: vitune.Tuned) -> set[str]:
     return {name for name, p in tuned.model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize(("most", "mean"), [(4, 2), (8, 2), (12, 3), (6, 3), (5, 1), (3, 3), (1, 1), (7, 2.5)])
+@pytest.mark.parametrize(
+    ("most", "mean"), [(4, 2), (8, 2), (12, 3), (6, 3), (5, 1), (3, 3), (1, 1), (7, 2.5)]
+)
 def test_the_numbers_have_the_mean_and_ratios_of_largest_entropy(most, mean):
     found = np.array(largest_entropy(most, mean))
     assert len(found) == most
@@ -169,7 +171,10 @@ def test_another_stage_starts_with_all_that_may_train():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("suffix(k=0)", "k must be at least 1, not 0"), ("suffix(k=3,deepest=2)", "deepest must be at least k, not 2")],
+    [
+        ("suffix(k=0)", "k must be at least 1, not 0"),
+        ("suffix(k=3,deepest=2)", "deepest must be at least k, not 2"),
+    ],
 )
 def test_settings_out_of_range_are_refused(text, message):
     with pytest.raises(ConfigError, match=message):

@@ -102,9 +102,11 @@ class BlockShare(_Steered):
                         else state.scores.scatter(1, rows, scores)
                     )
             state.watched = None
-        # The last block may give the tokens that the head reads alone.
-        put = rows is not None and y.shape[1] == inside.shape[1]
-        return put_back(x, y, rows, steering.prefix) if put else y
+        if (
+            rows is None or y.shape[1] < inside.shape[1]
+        ):  # the last block may give the tokens that the head reads alone
+            return y
+        return put_back(x, y, rows, steering.prefix)
 
     @torch.no_grad()
     def _note(self, x: Tensor, y: Tensor) -> None:
