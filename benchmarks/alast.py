@@ -92,19 +92,20 @@ def timed_settings(depth: int) -> list[tuple[str, str, Level]]:
     def add(words: str, text: str, *levels: Level) -> None:
         found.extend((words, text, level) for level in levels)
 
-    add("full fine-tuning", "full", "stock", "fast", "lean")
+    add("full fine-tuning", "full", "stock", "fast")
     for b in BUDGETS:
         add(f"budget {b:g}, K = {most}", flat(budget=b, k=most), "fast")
-    add(f"budget 0.85, K = {most}", flat(budget=0.85, k=most), "stock", "lean")
-    for k in (depth, half, quarter):
-        add(f"budget 0.85, K = {k}", flat(budget=0.85, k=k), "fast")
-    for timing, words in (("current", "forward pass"), ("previous", "step before")):
-        moved = f"alast(budget_timing={timing},budget_lr=0.0)"
-        add(f"budget 0.9, K = {most}, moved in the {words}", moved, "fast")
-    for k, words in ((quarter, "mean"), (half, "deepest")):
-        add(
-            f"random suffix, {words} step ({k} blocks)", f"suffix(k={k},deepest={k})", "stock", "fast", "lean"
-        )
+    add(f"budget 0.85, K = {most}", flat(budget=0.85, k=most), "stock")
+    add(f"budget 0.85, K = {half}", flat(budget=0.85, k=half), "fast")
+    moved = "alast(budget_timing=current,budget_lr=0.0)"
+    add(f"budget 0.9, K = {most}, moved in the forward pass", moved, "fast")
+    add(
+        f"random suffix, mean step ({quarter} blocks)",
+        f"suffix(k={quarter},deepest={quarter})",
+        "stock",
+        "fast",
+    )
+    add(f"random suffix, deepest step ({half} blocks)", f"suffix(k={half},deepest={half})", "fast")
     return found
 
 
@@ -127,6 +128,8 @@ def step_times(model_name: str, batch_size: int, rounds: int, peak: bool) -> lis
             row[f"time_over_full_{other}"] = [round(x, 3) for x in (ratio.median, ratio.low, ratio.high)]
     steps.clear()
     for row in rows if peak else []:
+        if "budget" in row["what"] and "0.85" not in row["what"]:
+            continue
         step = partial(_hold_a_step, row["method"], row["level"], model_name, batch_size)
         row["peak_mib"] = round(
             (peak_memory(step, before=load_framework).increase - row["weight_bytes"]) / 2**20, 1
