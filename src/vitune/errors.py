@@ -58,7 +58,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         known: The names that would have been accepted.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean '{near[0]}'?"
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:  # of equally near ones that of the most similar length: letters are swapped more often than left out
+        ratio = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in near}
+        nearest = max(near, key=lambda one: (ratio[one], -abs(len(one) - len(name))))
+        return f"Did you mean '{nearest}'?"
     return f"Known: {', '.join(known)}." if known else "None is known."
