@@ -1,8 +1,8 @@
-"""The evidence that `vitune suggest` ships with, from the trials in benchmarks/results.
+"""The evidence that `vitune suggest` ships with, from the trials in benchmarks/results/local.
 
     python -m benchmarks.evidence [--check]
 
-Every JSON below benchmarks/results that holds a finished trial of stage `final` counts. Trials are grouped by data,
+Every JSON below benchmarks/results/local that holds a finished trial of stage `final` counts. Trials are grouped by data,
 backbone and protocol; a group without a linear probe says nothing here, since gains are differences to it, paired by
 seed. Writes src/vitune/tasks/suggest/evidence.json; `--check` compares with the file and changes nothing.
 """
@@ -26,7 +26,7 @@ from vitune.tasks.suggest.evidence import BASELINE, EVIDENCE_FILE
 from vitune.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = ROOT / "benchmarks" / "results" / "local"
 TARGET = ROOT / "src" / "vitune" / "tasks" / "suggest" / EVIDENCE_FILE
 FORMAT = 1
 DEFAULT = TrainConfig()
