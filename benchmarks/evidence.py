@@ -2,8 +2,8 @@
 
     python -m benchmarks.evidence [--check]
 
-Every JSON below benchmarks/results/local that holds a finished trial of stage `final` counts. Trials are grouped by data,
-backbone and protocol; a group without a linear probe says nothing here, since gains are differences to it, paired by
+Every JSON below that folder that holds a finished trial of stage `final` counts. Trials are grouped by data, backbone
+and protocol; a group without a linear probe says nothing here, since gains are differences to it, paired by
 seed. Writes src/vitune/tasks/suggest/evidence.json; `--check` compares with the file and changes nothing.
 """
 

@@ -59,7 +59,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if near:  # of equally near ones that of the most similar length: letters are swapped more often than left out
+    if near:
+        # Of equally near ones that of the most similar length: letters are swapped more often than left out.
         ratio = {one: difflib.SequenceMatcher(None, one, name).ratio() for one in near}
         nearest = max(near, key=lambda one: (ratio[one], -abs(len(one) - len(name))))
         return f"Did you mean '{nearest}'?"
