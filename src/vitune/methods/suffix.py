@@ -34,7 +34,7 @@ class Suffix(Method):
     """Settings of the random suffix.
 
     Attributes:
-        k: Blocks that train in a step, in the mean; None: a quarter of them.
+        k: Blocks that train in a step, in the mean; None: a quarter of them, or `deepest` if that is less.
         deepest: The most blocks that train in a step; those in front of them never train. None: twice `k`.
     """
 
@@ -68,7 +68,8 @@ class Suffix(Method):
             blocks: Of the backbone.
         """
         mean = max(1, round(blocks / 4)) if self.k is None else self.k
-        return largest_entropy(min(2 * mean, blocks) if self.deepest is None else self.deepest, mean)
+        deepest = min(2 * mean, blocks) if self.deepest is None else self.deepest
+        return largest_entropy(deepest, min(mean, deepest))
 
     def edits(self, anatomy: Anatomy) -> list[Step]:
         """None of its own: see `narrowed`."""

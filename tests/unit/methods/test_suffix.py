@@ -81,6 +81,7 @@ def test_a_quarter_trains_in_the_mean_and_at_most_half():
     assert trained == {"4", "5", "6", "7"}
     assert "cls_token" not in tuned.trainable()
     assert tuned.methods[0].lengths(8) == pytest.approx(largest_entropy(4, 2))  # type: ignore[attr-defined]
+    assert vitune.Suffix(deepest=1).lengths(8) == (1.0,)  # fewer than a quarter
     tuned, policy = tune("suffix(k=3,deepest=3)")  # Partial-3
     for step in range(5):
         policy.before_step(step)

@@ -102,9 +102,8 @@ class BlockShare(_Steered):
                         else state.scores.scatter(1, rows, scores)
                     )
             state.watched = None
-        if (
-            rows is None or y.shape[1] < inside.shape[1]
-        ):  # the last block may give the tokens that the head reads alone
+        # The last block may give the tokens that the head reads alone.
+        if rows is None or y.shape[1] < inside.shape[1]:
             return y
         return put_back(x, y, rows, steering.prefix)
 
