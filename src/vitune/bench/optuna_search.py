@@ -18,6 +18,7 @@ from vitune._extras import require
 from vitune.bench.protocol import Case
 from vitune.bench.search import Candidate, Tried
 from vitune.durable import replace_file
+from vitune.errors import ConfigError
 from vitune.methods import Method, method_text, parse
 from vitune.training.advice import learning_rate
 from vitune.training.config import TrainConfig
@@ -85,7 +86,8 @@ class OptunaSearch:
         for method in parse(self.methods):
             for setting, choices in method.search_space.items():
                 own = getattr(method, setting)
-                found[f"{method.name}.{setting}"] = (*choices, *([] if own in choices else [own]))
+                fit = [choice for choice in choices if _takes(method, setting, choice)]
+                found[f"{method.name}.{setting}"] = (*fit, *([] if own in fit else [own]))
         return {name: values for name, values in found.items() if name not in self.fixed}
 
     def first_point(self) -> dict[str, Any]:
@@ -149,6 +151,15 @@ def _frozen(optuna: Any, search: OptunaSearch, tried: Tried) -> Any:
         value=None if tried.validation is None else tried.validation.metrics["accuracy"],
         user_attrs={"trial": tried.trial, "methods": tried.candidate.methods},
     )
+
+
+def _takes(method: Method, setting: str, value: Any) -> bool:
+    """Whether the value goes with the method's other settings."""
+    try:
+        replace(method, **{setting: value})
+    except ConfigError:
+        return False
+    return True
 
 
 def _with_point(method: Method, point: Mapping[str, Any]) -> Method:

@@ -45,7 +45,7 @@ class Suffix(Method):
     merges: ClassVar[bool] = True
     acts_on_others: ClassVar[bool] = True
     reads_text: ClassVar[bool] = True
-    search_space: ClassVar = {"k": (1, 2, 3, 4)}
+    search_space: ClassVar = {"k": (None, 1, 2, 4)}
     conflicts: ClassVar[Mapping[str, str]] = {
         "linear": "a linear probe trains no block",
         "alast": "both decide which blocks train",

@@ -68,7 +68,7 @@ def test_the_head_of_a_classifier_is_its_score():
 
 def test_methods_for_images_are_refused_by_name():
     on_text = {name for name, method in all_methods().items() if method.reads_text}
-    assert on_text == {"lora", "bi_lora", "bitfit", "full", "linear", "ssf", "velora"}
+    assert on_text == {"lora", "bi_lora", "bitfit", "full", "linear", "ssf", "suffix", "velora"}
     for name in sorted(all_methods().keys() - on_text):
         with pytest.raises(
             UnsupportedBackboneError, match=rf"'{name}' is defined on images and LlamaForCausalLM"

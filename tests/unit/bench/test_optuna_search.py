@@ -139,6 +139,10 @@ def test_what_the_user_has_set_is_not_searched():
         assert list(candidate.settings) == ["lr"]
 
 
+def test_values_that_the_other_settings_rule_out_are_not_tried():
+    assert OptunaSearch("suffix(k=1,deepest=2)", 4).space()["suffix.k"] == (None, 1, 2)
+
+
 def test_what_it_proposes_follows_from_what_was_tried(tmp_path: Path):
     search = OptunaSearch("lora", 8)
     first = search.propose(())
