@@ -305,8 +305,8 @@ Backbone `{backbone}`, {epochs} epochs of the 1,000 training images (PACS: 1,344
 sketch), batch 50, bfloat16, memory `fast`; the learning rate of every row is chosen on a validation split, from three.
 Accuracy on the test split with Student's 95 % interval over the seeds; differences are paired by seed. FLOPs of the
 whole training beside full fine-tuning, by what every step trained. Times are medians, on a machine with other work
-beside it; those of ALaST with twice the epochs ran beside much of it and say little. After five seeds one comparison with the
-strongest control was open; the rows concerned got five more, on Caltech-101 and CIFAR-10. Made by
+beside it; those of ALaST with twice the epochs ran beside much of it and say little. After five seeds one comparison
+with the strongest control was open; the rows concerned got five more, on Caltech-101 and CIFAR-10. Made by
 `python -m benchmarks.alast_accuracy`, every seed in the folder `alast`."""
 
 

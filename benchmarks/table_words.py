@@ -12,6 +12,7 @@ from vitune.bench.summary import Estimate, Score, mean_costs, paired_difference
 # What a method is made of, where it adds one thing to another.
 BUILT_ON: Mapping[str, str] = {
     "full,alast": "full",
+    "suffix": "full",
     "lora,velora": "lora",
     "bi_lora": "lora",
     "bi_adaptformer": "adaptformer",

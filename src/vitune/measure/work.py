@@ -35,9 +35,10 @@ class Work:
             self.operations + other.operations,
         )
 
-    def times(self, number: int) -> Work:
-        """The counts of so many such calls."""
-        return Work(number * self.flops, number * self.traffic_bytes, number * self.operations)
+    def times(self, number: float) -> Work:
+        """The counts of so many such calls; a fraction is rounded."""
+        counts = (self.flops, self.traffic_bytes, self.operations)
+        return Work(*(round(number * count) for count in counts))
 
 
 class _Traffic(TorchDispatchMode):

@@ -86,6 +86,12 @@ class Policy:
         """While each is entered the model is as in one of the passes that `losses` makes; for counting their costs."""
         return [nullcontext()] * self.passes
 
+    def kinds(self) -> Sequence[tuple[float, AbstractContextManager[None]]]:
+        """Where it draws what a step trains: the share of each kind of steps, and what, while it is entered, makes the
+        model as in such a step; for counting what the mean step costs. Outside of them the model is as in the step that
+        costs most."""
+        return []
+
     def after_backward(self) -> None:
         """Gradients are there; the optimizer has not stepped."""
 

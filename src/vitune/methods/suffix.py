@@ -11,7 +11,8 @@ How many blocks train has the distribution of largest entropy on 1 ... `deepest`
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -140,6 +141,20 @@ class SuffixPolicy(Policy):
                 parameter.requires_grad_(trains)
             if not trains:
                 parameter.grad = None
+
+    def kinds(self) -> list[tuple[float, AbstractContextManager[None]]]:
+        """One for each number of blocks."""
+        shares = np.exp(self._logs).tolist()
+        return [(share, self._as_if(length)) for length, share in enumerate(shares, 1) if share > 1e-6]
+
+    @contextmanager
+    def _as_if(self, length: int) -> Iterator[None]:
+        before = self._length
+        self.train_last(length)
+        try:
+            yield
+        finally:
+            self.train_last(before)
 
     def next_stage(self) -> bool:
         """No stage of its own; as much may train at the start of another's as in any step."""

@@ -77,6 +77,14 @@ class Subject:
                 total += count_work(partial(_step, twin.train(), batch, labels))
         return total
 
+    def mean_step_work(self, tuned: Tuned, images: int) -> Work:
+        """The same of the mean step, where a method draws what a step trains."""
+        total = Work(0, 0, 0)
+        for share, setting in moments.kinds(tuned.policies):
+            with setting:
+                total += self.step_work(tuned, images).times(share)
+        return total
+
     def step_peak(self, tuned: Tuned, images: int) -> int:
         """Forecast of the bytes that a step of so many images holds; of the largest pass."""
         shape, found = (images, *tuned.anatomy.input_size), []

@@ -136,6 +136,18 @@ def pass_settings(policies: Sequence[Any]) -> list[AbstractContextManager[None]]
     return [nullcontext()]
 
 
+def kinds(policies: Sequence[Any]) -> list[tuple[float, AbstractContextManager[None]]]:
+    """The kinds of steps that a run makes, with their shares; one kind where nobody draws. For counting costs.
+
+    Args:
+        policies: The policies of a tuned model, in order.
+    """
+    for policy in _having(policies, "kinds"):
+        if found := policy.kinds():  # at most one of them draws what trains
+            return list(found)
+    return [(1.0, nullcontext())]
+
+
 def after_backward(policies: Sequence[Any]) -> None:
     """Let policies read or change the gradients.
 

@@ -14,6 +14,7 @@ from vitune.errors import CompositionError, ConfigError, UnsupportedBackboneErro
 from vitune.measure import saved_activation_bytes
 from vitune.methods import Run, parse
 from vitune.methods.suffix import SuffixPolicy, largest_entropy
+from vitune.tasks.costing import Subject
 
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -151,6 +152,22 @@ def test_a_step_keeps_what_its_blocks_need_and_costs_are_counted_at_the_deepest(
     full = vitune.apply(vit(), parse("full"))
     whole = saved_activation_bytes(full.model.train(), loss, ignore=[IMAGES]).bytes
     assert whole - kept[-1] >= 4 * steps[0]
+
+
+def test_the_mean_step_is_counted_over_what_is_drawn():
+    subject = Subject("vit_tiny_patch16_224", 2, image_size=32)
+    tuned = subject.tuned("suffix(k=2,deepest=3)", "fast", weights=False)
+    counts = []
+    for length in (1, 2, 3):
+        fixed = subject.tuned(f"suffix(k={length},deepest={length})", "fast", weights=False)
+        counts.append(subject.step_work(fixed, 2).flops)
+    before = [p.requires_grad for p in tuned.model.parameters()]
+    # The largest entropy with the mean in the middle is uniform.
+    assert subject.mean_step_work(tuned, 2).flops == pytest.approx(sum(counts) / 3, rel=1e-6)
+    assert subject.step_work(tuned, 2).flops == counts[-1]
+    assert [p.requires_grad for p in tuned.model.parameters()] == before
+    full = subject.tuned("full", "fast", weights=False)
+    assert subject.mean_step_work(full, 2) == subject.step_work(full, 2)
 
 
 def test_evaluation_and_merging_know_nothing_of_it():

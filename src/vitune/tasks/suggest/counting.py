@@ -33,7 +33,7 @@ class Counted:
         part: Images of a part.
         forecast_bytes: The most that a step holds; the least possible where that is above the limit.
         fits_memory: Whether it is within the limit.
-        load: Of a step of the whole batch.
+        load: Of a step of the whole batch; of the mean one, where a method draws what a step trains.
         evaluation: Work of a forward pass of the trained model as it is while it trains, per image.
         inference: The same as it is used later.
         default_lr: Learning rate that a run takes if nobody says one.
@@ -71,7 +71,7 @@ def count(subject: Subject, text: str, batch_size: int, limit: int | None) -> Co
     level, accumulate, forecast, fits = _memory(subject, tuned, batch_size, limit)
     part = -(-batch_size // accumulate)
     tuned.memory = level
-    load = step_load(subject, tuned, part)
+    load = replace(step_load(subject, tuned, part), work=subject.mean_step_work(tuned, part))
     tuned.memory = STOCK
     evaluation = subject.inference_work(tuned.model.eval(), size, 1)
     inference = _merged(subject, tuned, text)

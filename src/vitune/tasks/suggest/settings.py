@@ -12,8 +12,9 @@ from vitune.tasks.memory_plan import parse_bytes
 from vitune.tasks.request import DataSettings, ModelSettings
 from vitune.training.config import Device, Precision
 
-# All that stand alone; what acts on other methods, or decides by the images what to train, is asked for by name.
-METHODS = ("full", "linear", "bitfit", "lora", "ssf", "adapter", "adaptformer", "sct")
+# All that stand alone, and the random suffix, which makes full fine-tuning cheaper; what else acts on other methods, or
+# decides by the images what to train, is asked for by name.
+METHODS = ("full", "suffix", "linear", "bitfit", "lora", "ssf", "adapter", "adaptformer", "sct")
 METHODS += ("bi_adaptformer", "bi_lora", "vpt", "e2vpt", "hst", "dyt")
 # Setting of each method that its size follows, and that a smaller one is looked for in.
 SIZES = {

@@ -102,4 +102,4 @@ def test_published_numbers_stand_apart() -> None:
     assert found.published is not None
     assert found.published.gain == pytest.approx(0.1432)
     assert "VTAB-1k" in found.published.source
-    assert set(METHODS) <= set(published())
+    assert set(METHODS) - set(published()) == {"suffix"}  # nobody published it
