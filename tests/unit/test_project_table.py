@@ -124,7 +124,7 @@ def test_tables_mark_only_what_is_separable_and_list_what_is_missing(folder: Pat
     beside = section(text, "Beside the linear probe")
     assert "| `full` | **-5.0 (-5.2 to -4.9)** | - | - |" in beside
     missing = section(text, "Not run")
-    assert "- cifar10: `full`, `bitfit`, `adapter`" in missing
+    assert "- cifar10: `full`, `suffix`, `bitfit`, `adapter`" in missing
     assert "- digits-4shot: no method" in missing
     assert "a chip" in text
 
