@@ -26,20 +26,8 @@ SUITE = load_suite("local")
 METHODS = tuple(
     canonical(method)
     for method in (
-        *(
-            "full",
-            "suffix",
-            "linear",
-            "bitfit",
-            "lora",
-            "ssf",
-            "adapter",
-            "adaptformer",
-            "vpt",
-            "e2vpt",
-            "sct",
-            "spt",
-        ),
+        *("full", "suffix", "linear", "bitfit", "lora", "ssf", "adapter", "adaptformer", "vpt", "e2vpt"),
+        *("sct", "spt"),
         *("bi_adaptformer", "bi_lora", "dyt", "hst", "full,alast", "lora,velora"),
     )
 )
