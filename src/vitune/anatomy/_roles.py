@@ -97,7 +97,7 @@ class Anatomy:
         num_prefix_tokens: Tokens in front of the patch tokens (class, distillation, register).
         grid: Patches along height and width.
         input_size: (channels, height, width) of an image.
-        pooling: How tokens become one vector: `token`, `avg`, `map` ...
+        pooling: How tokens become one vector: `token`, `avg`, `map`, `token+avg` (both, side by side) ...
         unused: Parameters, or modules of them, that the class scores do not depend on, such as mask tokens.
         vocabulary: Different tokens that a model of text reads; it has no grid and no size of an image (all 0). 0: it
             reads images.

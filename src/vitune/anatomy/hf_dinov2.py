@@ -43,6 +43,6 @@ def describe(model: nn.Module) -> Anatomy:
         before=[operator(model, "patch_embed", patch, layout="NCHW")],
         after=[operator(model, "norm", first(model, f"{base}layernorm"))],
         num_prefix_tokens=1 + getattr(config, "num_register_tokens", 0),
-        pooling="token",
+        pooling="token+avg" if base else "token",
         unused=(f"{base}embeddings.mask_token",),
     )

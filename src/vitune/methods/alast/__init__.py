@@ -194,7 +194,7 @@ def _require_class_token(anatomy: Anatomy) -> None:
             f"alast: {anatomy.family} backbones are not supported; it needs a class token that attends to all patches, "
             f"as in {', '.join(_FAMILIES)}."
         )
-    if anatomy.pooling != "token" or anatomy.num_prefix_tokens < 1:
+    if "token" not in anatomy.pooling.split("+") or anatomy.num_prefix_tokens < 1:
         raise UnsupportedBackboneError(
             f"alast: the model classifies by '{anatomy.pooling}' pooling of {anatomy.num_prefix_tokens} prefix tokens; "
             f"budgets follow the class token, so that a model which reads it is needed."
