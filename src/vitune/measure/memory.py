@@ -64,7 +64,8 @@ def forecast_peak(
     """Forecast the most memory that a training step holds at any moment, in bytes.
 
     Weights, optimizer state and, counted operation by operation on a weightless copy, the most that is alive within a
-    forward and backward: activations, temporaries and gradients. What the framework itself takes comes on top.
+    forward and backward: the batch, activations, temporaries and gradients. What the framework itself takes comes on
+    top.
 
     Args:
         model: As in `forecast_memory`, and the others too.
@@ -79,17 +80,18 @@ def forecast_peak(
     parameters = count_parameters(model)
     with weightless_copy(model, device=device) as twin:
         place = next(twin.parameters()).device
+        # Made before anything is watched: whoever trains holds the batch from the first operation to the last.
+        images = torch.zeros(*batch_shape, device=place)
+        targets = torch.zeros(batch_shape[0], dtype=torch.long, device=place)
 
         def forward_loss(trained: nn.Module) -> Tensor:
-            images = torch.zeros(*batch_shape, device=place)
-            targets = torch.zeros(batch_shape[0], dtype=torch.long, device=place)
             with torch.autocast(place.type, _AUTOCAST[precision]) if precision != "fp32" else nullcontext():
                 logits = logits_of(trained(images))
             return F.cross_entropy(logits.float(), targets)
 
-        step = live_bytes(twin.train(), forward_loss).peak
+        step = live_bytes(twin.train(), forward_loss, ignore=[images, targets]).peak
     state = _STATES[optimizer] * parameters.trained_bytes
-    return parameters.bytes + parameters.buffer_bytes + state + step
+    return parameters.bytes + parameters.buffer_bytes + state + images.nbytes + targets.nbytes + step
 
 
 def forecast_memory(

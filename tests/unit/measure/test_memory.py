@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from vitune.errors import ConfigError
-from vitune.measure import forecast_memory, saved_activation_bytes
+from vitune.measure import forecast_memory, forecast_peak, live_bytes, saved_activation_bytes
 
 
 def net() -> nn.Sequential:
@@ -80,3 +80,18 @@ def test_the_forecast_equals_the_count_of_a_real_run():
 def test_wrong_settings(settings: dict, text: str):
     with pytest.raises(ConfigError, match=text):
         forecast_memory(net(), **{"batch_shape": (5, 3, 4, 4), **settings})
+
+
+@pytest.mark.parametrize("first_trains", [True, False])
+def test_the_peak_counts_the_batch_all_along(first_trains: bool):
+    """Also where nothing in the model keeps it."""
+    model = nn.Sequential(nn.Conv2d(3, 2, 2, 2), nn.Flatten(), nn.Linear(8, 60), nn.ReLU(), nn.Linear(60, 7))
+    model[0].requires_grad_(first_trains)
+    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    images, targets = torch.zeros(5, 3, 4, 4), torch.zeros(5, dtype=torch.long)
+    step = live_bytes(
+        model, lambda m: nn.functional.cross_entropy(m(images), targets), ignore=[images, targets]
+    )
+    weights = sum(p.nbytes for p in model.parameters())
+    expected = weights + trained + step.peak + images.nbytes + targets.nbytes
+    assert forecast_peak(model, (5, 3, 4, 4), optimizer="sgd") == expected
