@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 import vitune
 from tests.contract.families import CLASSES, SMALL, SMALL_HF
+from tests.contract.steps import Step
 from vitune.adapters import merge, unfoldable
 from vitune.anatomy import anatomy, logits
 from vitune.errors import SurgeryError
+from vitune.lean import LEVELS, blocks
 from vitune.methods import parse
 
 METHODS = (
@@ -141,6 +143,15 @@ def test_applied_stepped_merged_and_taken_off(name, text):
     tuned.detach()
     kinds = [type(module) for module in _original(name).modules()]
     assert [type(module) for module in model.modules()] == kinds
+
+
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "stock"])
+@pytest.mark.parametrize("name", FAMILY_OF)
+def test_no_memory_level_changes_a_gradient(monkeypatch, name, level):
+    monkeypatch.setattr(blocks, "TOKENS", 1)
+    ours, stock = (vitune.apply(backbone(name).train(), parse("full")) for _ in range(2))
+    batch = images(stock.model)
+    Step.of(ours, batch, level).assert_like(Step.of(stock, batch, "stock"))
 
 
 @pytest.mark.parametrize("name", FAMILY_OF)

@@ -7,7 +7,8 @@ last product, which nobody reads any more, is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
-from torch.utils._pytree import tree_leaves
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from vitune.anatomy import Anatomy, short_name
 from vitune.lean.last_block import as_then
 from vitune.lean.levels import NORMS, PRODUCT_OPERATIONS, LevelPolicy
+from vitune.ops.batch_draws import BatchDraws, DrawsOtherwiseError
 from vitune.ops.deferred import MadeInSight
 from vitune.ops.recompute import Policy, Recomputing
 from vitune.surgery import Edit, attach, detach, parts_of
@@ -31,7 +34,7 @@ PARTS, TOKENS = 8, 768
 # Arguments of transformers' blocks, by release, in which they collect keys and values.
 _CACHES = ("cache", "past_key_values", "past_key_value")
 
-Run = Callable[[Tensor], Tensor]
+_TENSOR = object()
 
 
 class Again(nn.Module):
@@ -44,6 +47,7 @@ class Again(nn.Module):
     def __init__(self, unread: list[str]) -> None:
         super().__init__()
         self.unread = unread
+        self.whole = False  # found out in the first forward pass
 
 
 class RunAgain(Edit):
@@ -59,28 +63,86 @@ class RunAgain(Edit):
         if idle or not self.training or torch.compiler.is_compiling():
             return super().forward(x, *args, **kwargs)
         forward = as_then(self, super().forward)
-        if _draws_numbers(self) or _decides(self):  # in parts it would draw or choose others
-            return checkpoint(partial(forward, **kwargs), x, *args, use_reentrant=False)
-        # What else comes in may belong to single images; then the batch stays whole.
-        alone = not any(isinstance(value, Tensor) for value in tree_leaves((args, kwargs)))
         again: Again = self.vitune.again
-        unread = LevelPolicy([self.get_parameter(name) for name in again.unread]).is_product_of_one
-        return _Again.apply(lambda y: forward(y, *args, **kwargs), unread, alone, x, *trained)
+        others = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
+        learnt = any(other.requires_grad for other in others)  # positions that all blocks share
+        if not (again.whole or learnt or _looks_at_the_batch(self)):
+            # What else comes in may belong to single images; then the batch stays whole.
+            alone = not others
+            unread = LevelPolicy([self.get_parameter(name) for name in again.unread]).is_product_of_one
+            draws = BatchDraws(len(x), x.device) if _drops(self) else None
+            run = _Run(lambda y: forward(y, *args, **kwargs))
+            try:
+                return run.output(_Again.apply(run, unread, alone, draws, x, *trained))
+            except (DrawsOtherwiseError, _SeveralTensorsError):
+                again.whole = True
+                if draws:
+                    draws.rewind()
+        contexts = lambda: (nullcontext(), _statistics_untouched(self))  # noqa: E731
+        return checkpoint(partial(forward, **kwargs), x, *args, use_reentrant=False, context_fn=contexts)
 
 
-def _draws_numbers(block: nn.Module) -> bool:
-    """Whether a block drops anything, by the names that layers give their rates, or has a layer that says it draws."""
-    if any(getattr(module, "draws_numbers", False) for module in block.modules()):
-        return True
+class _SeveralTensorsError(Exception):
+    """A block gives more than the tokens."""
+
+
+class _Run:
+    """A block as a function from a tensor to a tensor, where it may wrap that one up."""
+
+    def __init__(self, forward: Callable[[Tensor], Any]) -> None:
+        self._forward = forward
+        self._leaves: list[Any] = []
+        self._spec: TreeSpec | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        leaves, self._spec = tree_flatten(self._forward(x))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        if len(tensors) != 1:
+            raise _SeveralTensorsError
+        self._leaves = [_TENSOR if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return tensors[0]
+
+    def output(self, tensor: Tensor) -> Any:
+        """What the block gives, with a tensor in it."""
+        assert self._spec is not None
+        return tree_unflatten([tensor if leaf is _TENSOR else leaf for leaf in self._leaves], self._spec)
+
+
+def _drops(block: nn.Module) -> bool:
+    """Whether a block drops anything, by the names that layers give their rates."""
     named = (item for module in block.modules() for item in vars(module).items())
     return any(
         isinstance(rate, float) and rate > 0 for name, rate in named if name == "p" or "drop" in name
     )  # `drop_prob`, `dropout`, `attention_dropout` ...
 
 
-def _decides(block: nn.Module) -> bool:
-    """Whether a layer learns or chooses something from the whole batch in a forward of training, and says so."""
-    return any(getattr(module, "decides", False) for module in block.modules())
+def _looks_at_the_batch(block: nn.Module) -> bool:
+    """Whether a layer learns, chooses or draws something for the whole batch in a forward of training, by its kind or
+    because it says so: in parts it would find others."""
+    return any(
+        _takes_statistics(module)
+        or getattr(module, "decides", False)
+        or getattr(module, "draws_numbers", False)
+        for module in block.modules()
+    )
+
+
+def _takes_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.training
+
+
+@contextmanager
+def _statistics_untouched(block: nn.Module) -> Iterator[None]:
+    """While a block runs again, its batch norms take the batch's statistics without adding them to their own twice."""
+    norms = [module for module in block.modules() if _takes_statistics(module)]
+    kept = [dict(norm._buffers) for norm in norms]
+    for norm in norms:
+        norm._buffers.update({name: b if b is None else b.clone() for name, b in norm._buffers.items()})
+    try:
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)
 
 
 def _parts(x: Tensor, alone: bool) -> list[slice]:
@@ -89,16 +151,32 @@ def _parts(x: Tensor, alone: bool) -> list[slice]:
     return [slice(start, start + size) for start in range(0, images, size)]
 
 
+def _draws_nothing(rows: slice) -> AbstractContextManager[None]:
+    """The context of a part of a batch that draws nothing."""
+    return nullcontext()
+
+
 class _Again(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, run: Run, unread: Policy, alone: bool, x: Tensor, *trained: nn.Parameter) -> Tensor:
-        ctx.run, ctx.unread, ctx.alone, ctx.trained = run, unread, alone, trained
+    def forward(
+        ctx: Any,
+        run: _Run,
+        unread: Policy,
+        alone: bool,
+        draws: BatchDraws | None,
+        x: Tensor,
+        *trained: nn.Parameter,
+    ) -> Tensor:
+        ctx.run, ctx.unread, ctx.alone, ctx.draws, ctx.trained = run, unread, alone, draws, trained
         ctx.save_for_backward(x)
         device = x.device.type
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
         with torch.no_grad():
-            y = x.detach()
-            outputs = [run(y[rows]) for rows in _parts(y, alone)]
+            y, part_of = x.detach(), draws.first() if draws else _draws_nothing
+            outputs = []
+            for rows in _parts(y, alone):
+                with part_of(rows):
+                    outputs.append(run(y[rows]))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
@@ -106,28 +184,30 @@ class _Again(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         device, dtype, enabled = ctx.autocast
-        wants_input = ctx.needs_input_grad[3]
+        wants_input = ctx.needs_input_grad[4]
         input_gradients: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(ctx.trained)
-        for rows in _parts(x, ctx.alone):
-            part = x[rows].detach().requires_grad_(wants_input)
-            inputs = [*([part] if wants_input else []), *ctx.trained]
-            with (
-                torch.enable_grad(),
-                torch.autocast(device, dtype=dtype, enabled=enabled),
-                # A part is small and soon over: beside norms, nothing is worth making a third time.
-                Recomputing(LevelPolicy([]), NORMS | PRODUCT_OPERATIONS, ctx.unread),
-            ):
-                end = get_gradient_edge(ctx.run(part))
-            with MadeInSight():
-                found = list(torch.autograd.grad(end, inputs, gradient[rows], allow_unused=True))
-            if wants_input:
-                input_gradients.append(found.pop(0))
-            for i, one in enumerate(found):
-                if one is not None:
-                    before = totals[i]
-                    totals[i] = one if before is None else before.add_(one)
-        return None, None, None, torch.cat(input_gradients) if wants_input else None, *totals
+        with ctx.draws.again() if ctx.draws else nullcontext(_draws_nothing) as part_of:
+            for rows in _parts(x, ctx.alone):
+                part = x[rows].detach().requires_grad_(wants_input)
+                inputs = [*([part] if wants_input else []), *ctx.trained]
+                with (
+                    torch.enable_grad(),
+                    torch.autocast(device, dtype=dtype, enabled=enabled),
+                    # A part is small and soon over: beside norms, nothing is worth making a third time.
+                    Recomputing(LevelPolicy([]), NORMS | PRODUCT_OPERATIONS, ctx.unread),
+                    part_of(rows),
+                ):
+                    end = get_gradient_edge(ctx.run(part))
+                with MadeInSight():
+                    found = list(torch.autograd.grad(end, inputs, gradient[rows], allow_unused=True))
+                if wants_input:
+                    input_gradients.append(found.pop(0))
+                for i, one in enumerate(found):
+                    if one is not None:
+                        before = totals[i]
+                        totals[i] = one if before is None else before.add_(one)
+        return None, None, None, None, torch.cat(input_gradients) if wants_input else None, *totals
 
 
 def run_blocks_again(anatomy: Anatomy) -> None:

@@ -96,6 +96,21 @@ def made(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return tree_map_only(Deferred, lambda one: one.promise.make(), (args, kwargs or {}))
 
 
+def _sized_alike(func: Any) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """An operation that asks its first argument for nothing but its looks, as dropout does before it draws."""
+
+    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        like = args[0].promise.like
+        looks = torch.empty_strided(like.size, like.stride, dtype=like.dtype, device="meta")
+        return func(looks, *args[1:], **{**kwargs, "device": kwargs.get("device") or like.device})
+
+    return compute
+
+
+for _func in (torch.ops.aten.empty_like.default, torch.ops.aten.new_empty.default):
+    GOES_WITHOUT[_func] = 0, _sized_alike(_func)
+
+
 class MadeInSight(TorchDispatchMode):
     """Makes what a backward pass reads where counters of operations and of memory around it see that."""
 

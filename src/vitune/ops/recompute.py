@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_map_only
 
 from vitune.ops.attention_backward import FORWARD, HALVES
-from vitune.ops.deferred import Deferred, Layout, made
+from vitune.ops.deferred import GOES_WITHOUT, Deferred, Layout, made
 
 aten = torch.ops.aten
 
@@ -253,7 +253,8 @@ class Recomputing(TorchDispatchMode):
         if self._unread is not None:
             if self._is_unread(func, args):
                 return self._leave_out(func, args, kwargs or {})
-            args, kwargs = made(args, kwargs)
+            if func not in GOES_WITHOUT:
+                args, kwargs = made(args, kwargs)
         result = func(*args, **kwargs) if kwargs else func(*args)
         # Most operations are neither; they must cost next to nothing here.
         kind = _KINDS.get(func)

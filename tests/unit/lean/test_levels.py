@@ -280,22 +280,58 @@ def test_a_model_that_cannot_recompute_blocks_is_named():
 
 
 @pytest.mark.parametrize(("like", "pooling"), [("fast", "token"), ("stock", "avg")])
-def test_leanest_with_dropout_draws_the_same_numbers_twice(like: Level, pooling: str):
+@pytest.mark.parametrize(
+    "arguments",
+    [{"drop_path_rate": 0.3}, {"proj_drop_rate": 0.2}, {"attn_drop_rate": 0.2}, {"pos_drop_rate": 0.2}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+@pytest.mark.parametrize("text", ["lora(dropout=0.2)", "vpt(dropout=0.3)", "adaptformer(dropout=0.3)"])
+def test_leanest_in_parts_draws_the_numbers_of_the_whole_batch(
+    monkeypatch, text: str, arguments: dict, like: Level, pooling: str
+):
     # Where the last block runs for the class token alone, it draws fewer than stock does, as at `fast`.
-    tuned = tune("lora(dropout=0.2)", drop_path_rate=0.3, global_pool=pooling)
+    monkeypatch.setattr(blocks, "TOKENS", 1)  # each image alone
+    tuned = tune(text, global_pool=pooling, **arguments)
     tuned.memory = like
     torch.manual_seed(5)
-    expected = gradients(tuned)
+    expected, after = gradients(tuned), torch.get_rng_state()
     tuned.memory = "leanest"
     torch.manual_seed(5)
     assert_close(gradients(tuned), expected)
+    assert torch.equal(torch.get_rng_state(), after)
 
 
+class Noise(nn.Module):
+    """Scales tokens by numbers that it draws for the positions first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.empty(x.shape[1], x.shape[0]).exponential_().t()[..., None]
+
+
+def test_leanest_takes_blocks_whole_that_draw_otherwise(monkeypatch):
+    monkeypatch.setattr(blocks, "TOKENS", 1)
+    tuned = tune("lora(dropout=0.2)", global_pool="avg")
+    for block in tuned.model.get_submodule("blocks"):
+        block.norm2 = nn.Sequential(block.norm2, Noise())
+    torch.manual_seed(5)
+    expected, after = gradients(tuned), torch.get_rng_state()
+    tuned.memory = "leanest"
+    for _ in range(2):
+        torch.manual_seed(5)
+        assert_close(gradients(tuned), expected)
+        assert torch.equal(torch.get_rng_state(), after)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"drop_path_rate": 0.3, "proj_drop_rate": 0.2}], ids=str)
 @pytest.mark.parametrize(("text", "read", "attended"), [("bitfit", 0, 0), ("full", 0, 0), ("ssf", 1, 1)])
-def test_leanest_does_not_run_the_last_product_again(text: str, read: int, attended: int):
+def test_leanest_does_not_run_the_last_product_again(text: str, read: int, attended: int, arguments: dict):
     """A block's MLP ends in a product that nobody reads in the backward pass, unless something behind it does; SSF
     does, and it attends once more for its scales at any level."""
-    tuned = tune(text)
+    tuned = tune(text, **arguments)
     flops = {}
     for level in ("fast", "leanest"):
         tuned.memory = level
@@ -319,11 +355,12 @@ def test_leanest_where_the_last_product_is_read_after_all(text: str, arguments: 
     assert_close(gradients(tuned), stock)
 
 
-def test_leanest_works_on_a_part_of_the_batch_at_a_time(monkeypatch):
+@pytest.mark.parametrize("arguments", [{}, {"drop_path_rate": 0.3, "proj_drop_rate": 0.2}], ids=str)
+def test_leanest_works_on_a_part_of_the_batch_at_a_time(monkeypatch, arguments: dict):
     monkeypatch.setattr(blocks, "TOKENS", 2 * TOKENS)
 
     def peak(level) -> int:
-        tuned = tune("bitfit", depth=8)
+        tuned = tune("bitfit", depth=8, **arguments)
         tuned.memory = level
         images = torch.randn(16, 3, 32, 32)
         forward = lambda model: model(images).square().sum()  # noqa: E731
