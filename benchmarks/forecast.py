@@ -3,9 +3,8 @@
     python -m benchmarks.forecast [--only memory|time] [--pairs N] [--rounds 5]
 
 Memory: the forecast of `vitune suggest` and `--fit-memory`, against the high-water mark of a process of its own that
-makes two steps with AdamW. The framework is loaded before, and the same step is made and forgotten, so that neither its
-code nor what the kernels keep for these sizes counts; "cold" counts the latter too. Freed memory returns at once, as
-training does with `--fit-memory`; "usual" is cold with the allocator as it is otherwise.
+makes two steps with AdamW. The framework is loaded and run before, so that it does not count. Freed memory returns at
+once, as training does with `--fit-memory`; "usual" is the same with the allocator as it is otherwise.
 
 Time: for each backbone, the cost model of `vitune suggest` is fitted to some methods and forecasts the others, which
 are then timed; the timed ones are forecast at twice their batch size. Times of a busy machine say nothing.
@@ -17,11 +16,9 @@ docs/suggest.md. The verdict is 10 % for memory and 25 % for time.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,6 @@ RESULT = Path(__file__).parent / "results" / "forecast.json"
 PAGE = Path(__file__).parents[1] / "docs" / "suggest.md"
 MARKS = ("<!-- forecast:start -->\n", "<!-- forecast:end -->")
 MEMORY_WITHIN, TIME_WITHIN = 0.10, 0.25
-_KINDS = ("forecast", "measured", "cold", "usual_allocator")
 NANO, DEIT, SMALL, RESNET, SWIN = (
     None,
     "deit_tiny_patch16_224",
@@ -52,11 +48,13 @@ MEMORY: tuple[tuple[str | None, str, Level, int], ...] = (
     (NANO, "ssf", "stock", 32),
     (DEIT, "lora", "fast", 16),
     (DEIT, "vpt", "leanest", 16),
+    (DEIT, "lora", "leanest", 16),
     (SMALL, "full", "fast", 8),
     (SMALL, "ssf", "lean", 8),
     (SMALL, "adaptformer", "stock", 8),
     (RESNET, "full", "stock", 8),
     (RESNET, "bitfit", "stock", 16),
+    (RESNET, "full", "leanest", 8),
     (SWIN, "linear", "stock", 8),
     (SWIN, "lora", "leaner", 8),
 )
@@ -76,11 +74,10 @@ def memory(pairs: int) -> list[dict[str, Any]]:
     for model, method, level, images in MEMORY[:pairs]:
         subject = Subject(model, 10)
         forecast = subject.step_peak(subject.tuned(method, level, weights=False), images)
-        call, usual = (
-            partial(step, subject, method, level, images) for step in (hold_a_step, hold_a_step_as_usual)
-        )
-        warm = peak_memory(call, before=partial(warm_up, call)).increase
-        cold, as_usual = (peak_memory(step, before=load_framework).increase for step in (call, usual))
+        peaks = []
+        for step in (hold_a_step, hold_a_step_as_usual):
+            call = partial(step, subject, method, level, images)
+            peaks.append(peak_memory(call, before=load_framework).increase)
         rows.append(
             {
                 "model": model or "built-in",
@@ -88,26 +85,14 @@ def memory(pairs: int) -> list[dict[str, Any]]:
                 "memory": level,
                 "images": images,
                 "forecast_bytes": forecast,
-                "measured_bytes": warm,
-                "cold_bytes": cold,
-                "ratio": round(forecast / warm, 3),
-                "usual_allocator_bytes": as_usual,
-                "within": abs(forecast / warm - 1) <= MEMORY_WITHIN,
+                "measured_bytes": peaks[0],
+                "ratio": round(forecast / peaks[0], 3),
+                "usual_allocator_bytes": peaks[1],
+                "within": abs(forecast / peaks[0] - 1) <= MEMORY_WITHIN,
             }
         )
         print(_memory_line(rows[-1]), flush=True)
     return rows
-
-
-def warm_up(step: Callable[[], None]) -> None:
-    """Load the framework, and let its kernels make what they keep for the sizes of a step.
-
-    Args:
-        step: Made once, and forgotten.
-    """
-    load_framework()
-    step()
-    gc.collect()
 
 
 def hold_a_step_as_usual(subject: Subject, method: str, level: Level, images: int) -> None:
@@ -120,10 +105,12 @@ def hold_a_step_as_usual(subject: Subject, method: str, level: Level, images: in
 
 def _memory_line(row: dict[str, Any]) -> str:
     names = f"{row['model']:30}{row['method']:13}{row['memory']:9}{row['images']:3}"
-    forecast, measured, cold, usual = (row[f"{kind}_bytes"] / 2**20 for kind in _KINDS)
+    forecast, measured, usual = (
+        row[key] / 2**20 for key in ("forecast_bytes", "measured_bytes", "usual_allocator_bytes")
+    )
     verdict = "within 10 %" if row["within"] else "MORE THAN 10 % OFF"
     numbers = f"forecast {forecast:7.1f} MiB, measured {measured:7.1f}, ratio {row['ratio']:.3f}"
-    return f"{names} {numbers}: {verdict}; cold {cold:.1f}, usual {usual:.1f}"
+    return f"{names} {numbers}: {verdict}; usual {usual:.1f}"
 
 
 def times(rounds: int) -> list[dict[str, Any]]:
@@ -190,13 +177,13 @@ def table(values: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = []
     if "memory" in values:
-        lines += ["| backbone | method | memory | images | forecast, MiB | measured | ratio | cold | usual |"]
-        lines += ["|---|---|---|---:|---:|---:|---:|---:|---:|"]
+        lines += ["| backbone | method | memory | images | forecast, MiB | measured | ratio | usual |"]
+        lines += ["|---|---|---|---:|---:|---:|---:|---:|"]
         for row in values["memory"]["rows"]:
-            sizes = [row[f"{kind}_bytes"] / 2**20 for kind in _KINDS]
+            sizes = [row[f"{kind}_bytes"] / 2**20 for kind in ("forecast", "measured", "usual_allocator")]
             lines.append(
                 f"| `{row['model']}` | {row['method']} | {row['memory']} | {row['images']} | {sizes[0]:,.0f} | "
-                f"{sizes[1]:,.0f} | {row['ratio']:.2f} | {sizes[2]:,.0f} | {sizes[3]:,.0f} |"
+                f"{sizes[1]:,.0f} | {row['ratio']:.2f} | {sizes[2]:,.0f} |"
             )
         lines.append("")
     if "time" in values:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import vitune
 from tests.contract.cases import labels
 from vitune.lean import Level
+from vitune.training import moments
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,12 @@ class Step:
         """A step at a memory level; a handle serves for one."""
         tuned.memory = level
         torch.manual_seed(7)
-        loss = torch.nn.functional.cross_entropy(tuned(batch), labels(len(batch)))
-        loss.backward()
+        total, targets = 0.0, labels(len(batch))
+        for loss in moments.losses(tuned.policies, tuned, batch, targets, nn.functional.cross_entropy):
+            loss.backward()
+            total += loss.item()
         return cls(
-            loss.item(),
+            total,
             {name: p.grad for name, p in tuned.trainable().items() if p.grad is not None},
             dict(tuned.model.named_buffers()),
             torch.get_rng_state(),

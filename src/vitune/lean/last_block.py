@@ -62,7 +62,7 @@ class ReadTokensOnly(Edit):
         """The tokens that the head reads."""
         read: Read = self.vitune.memory
         masked = any(isinstance(value, Tensor) for value in (*args, *kwargs.values()))
-        if not read.active or masked or _all_are_judged(self):
+        if not read.active or masked or _needs_all(self):
             return super().forward(x, *args, **kwargs)
         rest: Rest = self.vitune.points.at(CONTEXT)[KEY]
         rest.tokens = x[:, read.count :]
@@ -78,7 +78,7 @@ def as_then(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]
         return forward
     read = layer_of(block, ReadTokensOnly)
     assert isinstance(read, Read)
-    active = read.active
+    active = read.active and not _needs_all(block)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         before, read.active = read.active, active
@@ -90,9 +90,9 @@ def as_then(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]
     return run
 
 
-def _all_are_judged(block: nn.Module) -> bool:
-    """Whether a layer in the block decides about every token, in a way that the loss hears of."""
-    return any(getattr(module, "judges_all_tokens", False) for module in block.modules())
+def _needs_all(block: nn.Module) -> bool:
+    """Whether a layer in the block decides about every token or averages them, in a way that the loss hears of."""
+    return any(getattr(module, "needs_all_tokens", False) for module in block.modules())
 
 
 def read_tokens_only(anatomy: Anatomy) -> bool:

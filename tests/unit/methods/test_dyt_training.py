@@ -68,10 +68,11 @@ def test_two_backward_passes_give_the_gradients_of_the_whole_loss():
         assert logged[name] == pytest.approx(term.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("experts", [1, 2])
 @pytest.mark.parametrize("level", ["fast", "lean", "leanest"])
-def test_a_memory_level_leaves_the_last_gate_its_tokens(level):
-    """Its loss is about all of them, although the head reads the class token alone."""
-    tuned, policy, _ = tuned_model(target_rate=0.3)
+def test_a_memory_level_leaves_the_last_gate_and_router_their_tokens(level, experts: int):
+    """The gate's loss is about all of them, and the router takes their mean, although the head reads one alone."""
+    tuned, policy, _ = tuned_model(target_rate=0.3, experts=experts)
     batch, targets = images("plain", batch=4), labels(4)
     found, rates = {}, {}
     for name in ("stock", level):

@@ -51,7 +51,7 @@ class Dispatch(Gate, ABC):
         self.record: list[Decision] | None = None
 
     @property
-    def judges_all_tokens(self) -> bool:
+    def needs_all_tokens(self) -> bool:
         """Whether it decides about tokens that nobody reads, too: their number is part of the loss."""
         return not self.complete
 

@@ -21,7 +21,9 @@ from vitune.methods.adaptformer import LAYERNORM_EPS, AdaptFormer
 
 
 class MixtureOfBottlenecks(nn.Module):
-    """Several bottlenecks (E experts, width h) mixed into one for every image."""
+    """Several bottlenecks (E experts, width h) mixed into one for every image, by the mean of its tokens."""
+
+    needs_all_tokens = True
 
     def __init__(self, width: int, config: AdaptFormer, experts: int, routing: str) -> None:
         super().__init__()

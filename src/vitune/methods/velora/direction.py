@@ -62,6 +62,11 @@ class Direction(nn.Module):
         self._settled = False
 
     @property
+    def needs_all_tokens(self) -> bool:
+        """Whether v is still to be learnt, from all tokens also at a level that runs the last block for few."""
+        return not self._settled
+
+    @property
     def acts(self) -> bool:
         """Whether a forward now is one of training; anywhere else the plain layer runs and v stays as it is."""
         return self.training and torch.is_grad_enabled()
