@@ -19,14 +19,17 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vitune.durable import replace_file
 from vitune.lean import Level
 from vitune.measure import keep_freed_memory, machine, peak_memory, return_freed_memory, versions
-from vitune.tasks.costing import RealStep, Subject, hold_a_step, load_framework
+from vitune.tasks.costing import Precision, RealStep, Subject, hold_a_step, load_framework
 from vitune.tasks.suggest.counting import step_load
 from vitune.tasks.suggest.time_model import fit_time
 
@@ -41,22 +44,29 @@ NANO, DEIT, SMALL, RESNET, SWIN = (
     "resnet18",
     "swin_tiny_patch4_window7_224",
 )
-# Backbone, method, memory level, images of a step.
-MEMORY: tuple[tuple[str | None, str, Level, int], ...] = (
-    (NANO, "full", "stock", 64),
-    (NANO, "lora", "fast", 64),
-    (NANO, "ssf", "stock", 32),
-    (DEIT, "lora", "fast", 16),
-    (DEIT, "vpt", "leanest", 16),
-    (DEIT, "lora", "leanest", 16),
-    (SMALL, "full", "fast", 8),
-    (SMALL, "ssf", "lean", 8),
-    (SMALL, "adaptformer", "stock", 8),
-    (RESNET, "full", "stock", 8),
-    (RESNET, "bitfit", "stock", 16),
-    (RESNET, "full", "leanest", 8),
-    (SWIN, "linear", "stock", 8),
-    (SWIN, "lora", "leaner", 8),
+# Backbone, method, memory level, images of a step, precision.
+MEMORY: tuple[tuple[str | None, str, Level, int, Precision], ...] = (
+    (NANO, "full", "stock", 64, "fp32"),
+    (NANO, "lora", "fast", 64, "fp32"),
+    (NANO, "ssf", "stock", 32, "fp32"),
+    (DEIT, "lora", "fast", 16, "fp32"),
+    (DEIT, "vpt", "leanest", 16, "fp32"),
+    (DEIT, "lora", "leanest", 16, "fp32"),
+    (SMALL, "full", "fast", 8, "fp32"),
+    (SMALL, "ssf", "lean", 8, "fp32"),
+    (SMALL, "adaptformer", "stock", 8, "fp32"),
+    (RESNET, "full", "stock", 8, "fp32"),
+    (RESNET, "bitfit", "stock", 16, "fp32"),
+    (RESNET, "full", "leanest", 8, "fp32"),
+    (SWIN, "linear", "stock", 8, "fp32"),
+    (SWIN, "lora", "leaner", 8, "fp32"),
+    (NANO, "full", "fast", 64, "bf16"),
+    (DEIT, "lora", "fast", 16, "bf16"),
+    (DEIT, "vpt", "leanest", 16, "bf16"),
+    (SMALL, "ssf", "lean", 8, "bf16"),
+    (SMALL, "dyt", "stock", 8, "bf16"),
+    (RESNET, "full", "stock", 8, "bf16"),
+    (SWIN, "adaptformer", "stock", 8, "bf16"),
 )
 # Backbone, methods that the model is fitted to, methods that it forecasts, images of a step.
 TIME: tuple[tuple[str | None, tuple[str, ...], tuple[str, ...], int], ...] = (
@@ -71,19 +81,20 @@ TIME: tuple[tuple[str | None, tuple[str, ...], tuple[str, ...], int], ...] = (
 def memory(pairs: int) -> list[dict[str, Any]]:
     """Forecast and measured bytes of a step."""
     rows = []
-    for model, method, level, images in MEMORY[:pairs]:
-        subject = Subject(model, 10)
+    for model, method, level, images, precision in MEMORY[:pairs]:
+        subject = Subject(model, 10, precision=precision)
         forecast = subject.step_peak(subject.tuned(method, level, weights=False), images)
         peaks = []
         for step in (hold_a_step, hold_a_step_as_usual):
             call = partial(step, subject, method, level, images)
-            peaks.append(peak_memory(call, before=load_framework).increase)
+            peaks.append(peak_memory(call, before=partial(load_framework, precision)).increase)
         rows.append(
             {
                 "model": model or "built-in",
                 "method": method,
                 "memory": level,
                 "images": images,
+                "precision": precision,
                 "forecast_bytes": forecast,
                 "measured_bytes": peaks[0],
                 "ratio": round(forecast / peaks[0], 3),
@@ -95,6 +106,20 @@ def memory(pairs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def kernel_bytes(shapes: int = 50) -> float:
+    """Mean of what a CPU keeps for the kernel of a half-precision product: forecasts count `KERNEL_BYTES` for each."""
+    products = partial(_multiply, range(shapes))
+    return peak_memory(products, before=partial(_multiply, [shapes])).increase / (3 * shapes)
+
+
+def _multiply(shapes: Iterable[int]) -> None:
+    """A linear layer on more tokens each time, forward and backward, three products each; too small to hold much."""
+    return_freed_memory()
+    layer = torch.nn.Linear(192, 192).bfloat16()
+    for more in shapes:
+        layer(torch.randn(256 + more, 192).bfloat16().requires_grad_()).sum().backward()
+
+
 def hold_a_step_as_usual(subject: Subject, method: str, level: Level, images: int) -> None:
     """Two steps with the allocator as it is where nobody gave a limit."""
     keep_freed_memory()
@@ -104,7 +129,7 @@ def hold_a_step_as_usual(subject: Subject, method: str, level: Level, images: in
 
 
 def _memory_line(row: dict[str, Any]) -> str:
-    names = f"{row['model']:30}{row['method']:13}{row['memory']:9}{row['images']:3}"
+    names = f"{row['model']:30}{row['method']:13}{row['memory']:9}{row['images']:3} {row['precision']}"
     forecast, measured, usual = (
         row[key] / 2**20 for key in ("forecast_bytes", "measured_bytes", "usual_allocator_bytes")
     )
@@ -177,13 +202,15 @@ def table(values: dict[str, Any]) -> str:
     """The results as Markdown."""
     lines = []
     if "memory" in values:
-        lines += ["| backbone | method | memory | images | forecast, MiB | measured | ratio | usual |"]
-        lines += ["|---|---|---|---:|---:|---:|---:|---:|"]
+        lines += [
+            "| backbone | method | memory | images | precision | forecast, MiB | measured | ratio | usual |"
+        ]
+        lines += ["|---|---|---|---:|---|---:|---:|---:|---:|"]
         for row in values["memory"]["rows"]:
             sizes = [row[f"{kind}_bytes"] / 2**20 for kind in ("forecast", "measured", "usual_allocator")]
             lines.append(
-                f"| `{row['model']}` | {row['method']} | {row['memory']} | {row['images']} | {sizes[0]:,.0f} | "
-                f"{sizes[1]:,.0f} | {row['ratio']:.2f} | {sizes[2]:,.0f} |"
+                f"| `{row['model']}` | {row['method']} | {row['memory']} | {row['images']} | "
+                f"{row['precision']} | {sizes[0]:,.0f} | {sizes[1]:,.0f} | {row['ratio']:.2f} | {sizes[2]:,.0f} |"
             )
         lines.append("")
     if "time" in values:
@@ -216,7 +243,10 @@ def main() -> None:
     values: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     made = {"machine": machine(), "versions": versions()}
     if options.only != "time":
-        values["memory"] = {"rows": memory(options.pairs), **made}
+        values["memory"] = {"kernel_bytes": kernel_bytes(), "rows": memory(options.pairs), **made}
+        print(
+            f"a kernel of a half-precision product takes {values['memory']['kernel_bytes'] / 2**10:.0f} KiB"
+        )
     if options.only != "memory":
         values["time"] = {"rows": times(options.rounds), **made}
     replace_file(RESULT, lambda temporary: temporary.write_text(json.dumps(values, indent=1) + "\n"))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from vitune.errors import ConfigError
 from vitune.measure.activations import saved_activation_bytes
+from vitune.measure.kernels import KernelCount
 from vitune.measure.live import live_bytes
 from vitune.measure.outputs import logits_of
 from vitune.measure.parameters import count_parameters
@@ -64,8 +65,8 @@ def forecast_peak(
     """Forecast the most memory that a training step holds at any moment, in bytes.
 
     Weights, optimizer state and, counted operation by operation on a weightless copy, the most that is alive within a
-    forward and backward: the batch, activations, temporaries and gradients. What the framework itself takes comes on
-    top.
+    forward and backward: the batch, activations, temporaries and gradients; and the kernels that half precision keeps
+    on a CPU, one for every shape of a product. What the framework itself takes comes on top.
 
     Args:
         model: As in `forecast_memory`, and the others too.
@@ -89,9 +90,10 @@ def forecast_peak(
                 logits = logits_of(trained(images))
             return F.cross_entropy(logits.float(), targets)
 
-        step = live_bytes(twin.train(), forward_loss, ignore=[images, targets]).peak
-    state = _STATES[optimizer] * parameters.trained_bytes
-    return parameters.bytes + parameters.buffer_bytes + state + images.nbytes + targets.nbytes + step
+        with KernelCount() as kernels:
+            step = live_bytes(twin.train(), forward_loss, ignore=[images, targets]).peak
+    held = parameters.bytes + parameters.buffer_bytes + _STATES[optimizer] * parameters.trained_bytes
+    return held + images.nbytes + targets.nbytes + kernels.bytes + step
 
 
 def forecast_memory(

@@ -164,10 +164,14 @@ def hold_a_step(subject: Subject, method: str, level: Level, images: int) -> Non
         step()
 
 
-def load_framework() -> None:
-    """Run a tiny model once, so that the code and threads of the framework do not count as memory of a step."""
-    hold_a_step(Subject("vit_tiny_patch16_224", 2, image_size=32), "full", "fast", 2)
-    hold_a_step(Subject("resnet18", 2), "full", "stock", 1)
+def load_framework(precision: Precision = "fp32") -> None:
+    """Run tiny models once, so that the code and threads of the framework do not count as memory of a step.
+
+    Args:
+        precision: Of the step.
+    """
+    hold_a_step(Subject("vit_tiny_patch16_224", 2, image_size=32, precision=precision), "full", "fast", 2)
+    hold_a_step(Subject("resnet18", 2, precision=precision), "full", "stock", 1)
 
 
 def _step(model: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -43,7 +43,8 @@ def profile(settings: ProfileSettings, tell: Callable[[str], None] = lambda text
         for i, (method, level) in enumerate(wanted):
             tell(f"measuring the peak of {method}, memory {level}")
             step = partial(hold_a_step, settings.subject, method, level, settings.batch_size)
-            measured = peak_memory(step, device=settings.device, before=load_framework)
+            loaded = partial(load_framework, settings.subject.precision)
+            measured = peak_memory(step, device=settings.device, before=loaded)
             rows[i] = replace(rows[i], peak_bytes=measured.increase)
     if settings.rounds:
         tell(f"timing {len(wanted)} steps, {settings.rounds} rounds")

@@ -189,6 +189,13 @@ def test_carried_tokens_come_back_and_pass_a_block_unchanged():
     assert all(p.grad is not None for p in tuned.parameters())
 
 
+@pytest.mark.parametrize(("step_size", "entered"), [(1, [17, 13, 10]), (4, [17, 13, 13]), (32, [17, 17, 17])])
+def test_patches_stay_in_multiples(step_size: int, entered: list[int]):
+    tuned, policy = tune(f"alast(budget_rule=flat,initial_budget=0.75,token_step={step_size})", depth=3)
+    step(tuned, policy, 0)
+    assert policy.steering.entered() == entered
+
+
 @pytest.mark.parametrize("options", ["", ",dropped=carried", ",tokens=random", ",budget_timing=previous"])
 def test_gradient_checkpointing_repeats_the_same_choice(options):
     found = []
@@ -426,6 +433,7 @@ def test_half_precision_keeps_deltas_in_float32():
         ({"budget_range": (1.0, 0.5)}, r"budget_range must be two numbers in \[0, 1\], the smaller first"),
         ({"budget_range": (0.5,)}, r"budget_range must be two numbers"),
         ({"budget_lr": -1.0}, r"budget_lr must be 0 or a positive number"),
+        ({"token_step": 0}, r"token_step must be at least 1"),
         ({"initial_budget": 0.0}, r"initial_budget must be in \(0, 1\]"),
         ({"selection": "all"}, r"selection must be one of softmax_sample, linear_sample, topk"),
         ({"budget_rule": "learnt"}, r"budget_rule must be one of published, flat, schedule, target_flops"),

@@ -179,6 +179,23 @@ def test_all_kept_is_the_complete_model_and_none_kept_leaves_the_adapter(family,
     assert all(gradient.isfinite().all() for gradient in gradients(tuned, batch).values())
 
 
+@pytest.mark.parametrize(("sizes", "numbers"), [(3, {5, 10, 15}), (1, {15})])
+def test_gathered_rows_come_in_few_numbers_which_changes_nothing(sizes: int, numbers: set[int], monkeypatch):
+    tuned, batch = tuned_model(), images("plain", batch=3)  # 15 tokens
+    with torch.no_grad():
+        expected = tuned(batch)
+    plain, seen = gradients(tuned, batch), set()
+    for i in range(3):  # inference runs the last MLP for the head's tokens
+        layer = tuned.model.get_submodule(f"blocks.{i}.mlp.fc1")
+        layer.register_forward_pre_hook(lambda _, given: seen.add(given[0].shape[1]))
+    monkeypatch.setattr(dispatch_file, "SIZES", sizes)
+    with torch.no_grad():
+        torch.testing.assert_close(tuned(batch), expected, rtol=0, atol=1e-5)
+    for name, gradient in gradients(tuned, batch).items():
+        torch.testing.assert_close(gradient, plain[name], rtol=1e-4, atol=1e-6, msg=name)
+    assert seen - {0} <= numbers
+
+
 def test_training_hides_skipped_keys_unless_the_papers_text_is_wanted():
     """With active keys alone a skipped token changes nothing for the others."""
     tuned = {attend: tuned_model(dispatch="attention", attend=attend) for attend in ("active", "all")}

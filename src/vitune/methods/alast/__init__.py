@@ -68,6 +68,8 @@ class ALaST(Method):
         selection: How blocks are drawn: `softmax_sample`, `linear_sample` or `topk`, the largest budgets.
         token_count: floor(b n) patches of n tokens, the class token counted (`with_class`), or
             max(1, floor(b (n - 1))) (`patches`).
+        token_step: Patches stay in multiples of it, rounded up. Ours: with 8, a CPU in half precision, which keeps a
+            kernel for every number of tokens that it has met, holds a fraction of them.
         tokens: Which patches stay: those of most `attention`, `random` ones, or `all`.
         dropped: What a block does not see is `gone` for good, or `carried` around it and asked again by the next one.
         train_embeddings: Whether what lies in front of the blocks trains; if not, the backward stops at the lowest
@@ -101,6 +103,7 @@ class ALaST(Method):
     budget_timing: Literal["current", "previous"] = "current"
     selection: Selection = "softmax_sample"
     token_count: Count = "with_class"
+    token_step: int = 1
     tokens: Tokens = "attention"
     dropped: Literal["gone", "carried"] = "gone"
     train_embeddings: bool = True
@@ -114,6 +117,7 @@ class ALaST(Method):
         limits = self.budget_range
         ordered = len(limits) == 2 and 0 <= limits[0] <= limits[1] <= 1
         self.require(ordered, "budget_range", "two numbers in [0, 1], the smaller first")
+        self.require(self.token_step >= 1, "token_step", "at least 1")
         self.require(0 < self.initial_budget <= 1, "initial_budget", "in (0, 1]")
         usable = self.budget_lr is None or (math.isfinite(self.budget_lr) and self.budget_lr >= 0)
         self.require(usable, "budget_lr", "0 or a positive number")

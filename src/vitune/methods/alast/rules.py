@@ -67,6 +67,7 @@ def target_budgets(
     trained: int,
     limits: tuple[float, float],
     count: Count,
+    step: int = 1,
 ) -> list[float]:
     """Budgets under which a step costs a given share of full fine-tuning; important blocks drop fewer tokens.
 
@@ -80,6 +81,7 @@ def target_budgets(
         trained: Blocks that train in a step; which ones is drawn, so that the cost is their mean.
         limits: Smallest and largest budget.
         count: How tokens are counted.
+        step: Patches stay in multiples of it.
     """
     blocks = len(weights)
     full = blocks * _macs(patches + 1, width, 1.0)
@@ -91,7 +93,7 @@ def target_budgets(
         left, total = patches, 0.0
         for budget in budgets(s):
             total += _macs(left + 1, width, trained / blocks)
-            left = kept_patches(budget, left, count)
+            left = kept_patches(budget, left, count, step)
         return total / full
 
     low, high = 0.0, 8.0

@@ -111,14 +111,17 @@ def next_budget(
     return min(max(budget + rate * (delta - previous), limits[0]), limits[1])
 
 
-def kept_patches(budget: float, patches: int, count: Count = "with_class") -> int:
+def kept_patches(budget: float, patches: int, count: Count = "with_class", step: int = 1) -> int:
     """How many patch tokens stay behind a block.
 
     Args:
         budget: b.
         patches: Patch tokens that entered.
         count: `with_class`: floor(b n) of n tokens, the class token counted; `patches`: floor(b (n - 1)), at least 1.
+        step: Rounded up to a multiple of it.
     """
     if count == "patches":
-        return min(max(1, math.floor(budget * patches)), patches)
-    return min(math.floor(budget * (patches + 1)), patches)
+        kept = max(1, math.floor(budget * patches))
+    else:
+        kept = math.floor(budget * (patches + 1))
+    return min(-(-kept // step) * step, patches)

@@ -91,6 +91,7 @@ class Steering:
                 trained=settings.trained_blocks(self.blocks),
                 limits=settings.limits,
                 count=settings.token_count,
+                step=settings.token_step,
             )
 
     def note(self, block: int, before: Tensor, after: Tensor) -> None:
@@ -147,7 +148,7 @@ class Steering:
         Returns:
             (B, k) places among them, or None for all.
         """
-        k = kept_patches(budget, patches, self.settings.token_count)
+        k = kept_patches(budget, patches, self.settings.token_count, self.settings.token_step)
         if k >= patches or self.settings.tokens == "all":
             return None
         if self.settings.tokens == "random":

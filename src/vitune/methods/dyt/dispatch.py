@@ -28,6 +28,9 @@ from vitune.surgery.points import Branch
 
 # Gathering costs a little: with a larger share of active tokens all are computed.
 DENSE_SHARE = 0.95
+# Gathered rows come in at most about so many numbers. Gates ask for another one each time, and libraries write a kernel
+# for each: without this, half precision on a CPU holds hundreds of MiB of them after some dozens of steps.
+SIZES = 64
 
 
 class Dispatch(Gate, ABC):
@@ -116,12 +119,13 @@ class MlpDispatch(Dispatch):
         order, count = _active_first(mask.detach().flatten(), self._nominal(mask))
         rows = stream.reshape(1, -1, stream.shape[-1])
         # Active rows first: autocast keeps the weights it casts, in some releases of torch also those without a graph.
-        active = part(rows.index_select(1, order[:count]))
+        end = _rounded_up(count, len(order))  # what is masked gets no gradient, with a graph or without
+        active = part(rows.index_select(1, order[:end]))
         with torch.no_grad():
             found = active.new_empty(rows.shape)
-            found[:, order[count:]] = part(rows.index_select(1, order[count:]))
+            found[:, order[end:]] = part(rows.index_select(1, order[end:]))
         # By indexing: index_copy_ and index_add_ would keep the rows for the backward pass.
-        found[:, order[:count]] = active
+        found[:, order[:end]] = active
         return found.view(stream.shape) * mask.unsqueeze(-1)
 
     def _skipped(self, stream: Tensor, part: Branch, mask: Tensor) -> Tensor:
@@ -131,7 +135,7 @@ class MlpDispatch(Dispatch):
         if count > DENSE_SHARE * len(order):
             return self._masked(stream, part, mask)
         rows = stream.reshape(1, -1, stream.shape[-1])
-        active = part(rows.index_select(1, order[:count]))
+        active = part(rows.index_select(1, order[: _rounded_up(count, len(order))]))[:, :count]
         return active.new_zeros(rows.shape).index_copy_(1, order[:count], active).view(stream.shape)
 
     def _for_the_head(self, stream: Tensor, part: Branch) -> Tensor:
@@ -185,6 +189,12 @@ def _active_first(mask: Tensor, nominal: int) -> tuple[Tensor, int]:
     """Positions of the active entries of a mask (n,), then those of the others, and the number of the active."""
     order = mask.argsort(descending=True, stable=True)
     return order, nominal if _has_no_values(mask) else int(mask.sum())
+
+
+def _rounded_up(count: int, rows: int) -> int:
+    """A number of rows, rounded up to one of few."""
+    step = max(1, rows // SIZES)
+    return min(-(-count // step) * step, rows)
 
 
 def _gathered(stream: Tensor, mask: Tensor, nominal: int) -> tuple[Tensor, Tensor, Tensor | None] | None:
