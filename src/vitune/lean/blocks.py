@@ -25,7 +25,8 @@ from vitune.lean.last_block import as_then
 from vitune.lean.levels import NORMS, PRODUCT_OPERATIONS, LevelPolicy
 from vitune.ops.batch_draws import BatchDraws, DrawsOtherwiseError
 from vitune.ops.deferred import MadeInSight
-from vitune.ops.recompute import Policy, Recomputing
+from vitune.ops.recompute import Recomputing
+from vitune.ops.shared_casts import SharedCasts
 from vitune.surgery import Edit, attach, detach, parts_of
 
 KEY = "again"
@@ -69,9 +70,9 @@ class RunAgain(Edit):
         if not (again.whole or learnt or _looks_at_the_batch(self)):
             # What else comes in may belong to single images; then the batch stays whole.
             alone = not others
-            unread = LevelPolicy([self.get_parameter(name) for name in again.unread]).is_product_of_one
+            unread = [self.get_parameter(name) for name in again.unread]
             draws = BatchDraws(len(x), x.device) if _drops(self) else None
-            run = _Run(lambda y: forward(y, *args, **kwargs))
+            run = _Run(lambda y: forward(y, *args, **kwargs), list(self.parameters()))
             try:
                 return run.output(_Again.apply(run, unread, alone, draws, x, *trained))
             except (DrawsOtherwiseError, _SeveralTensorsError):
@@ -89,8 +90,8 @@ class _SeveralTensorsError(Exception):
 class _Run:
     """A block as a function from a tensor to a tensor, where it may wrap that one up."""
 
-    def __init__(self, forward: Callable[[Tensor], Any]) -> None:
-        self._forward = forward
+    def __init__(self, forward: Callable[[Tensor], Any], weights: list[nn.Parameter]) -> None:
+        self._forward, self.weights = forward, weights
         self._leaves: list[Any] = []
         self._spec: TreeSpec | None = None
 
@@ -156,12 +157,17 @@ def _draws_nothing(rows: slice) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def _casts_of(run: _Run, autocast: bool) -> AbstractContextManager[SharedCasts | None]:
+    """The context of all parts of a batch: what autocast makes of the weights is there once."""
+    return SharedCasts(run.weights) if autocast else nullcontext()
+
+
 class _Again(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         run: _Run,
-        unread: Policy,
+        unread: list[nn.Parameter],
         alone: bool,
         draws: BatchDraws | None,
         x: Tensor,
@@ -174,9 +180,10 @@ class _Again(torch.autograd.Function):
         with torch.no_grad():
             y, part_of = x.detach(), draws.first() if draws else _draws_nothing
             outputs = []
-            for rows in _parts(y, alone):
-                with part_of(rows):
-                    outputs.append(run(y[rows]))
+            with _casts_of(run, ctx.autocast[-1]):
+                for rows in _parts(y, alone):
+                    with part_of(rows):
+                        outputs.append(run(y[rows]))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
@@ -187,7 +194,11 @@ class _Again(torch.autograd.Function):
         wants_input = ctx.needs_input_grad[4]
         input_gradients: list[Tensor] = []
         totals: list[Tensor | None] = [None] * len(ctx.trained)
-        with ctx.draws.again() if ctx.draws else nullcontext(_draws_nothing) as part_of:
+        with (
+            ctx.draws.again() if ctx.draws else nullcontext(_draws_nothing) as part_of,
+            _casts_of(ctx.run, enabled) as casts,
+        ):
+            unread = LevelPolicy(ctx.unread, casts).is_product_of_one
             for rows in _parts(x, ctx.alone):
                 part = x[rows].detach().requires_grad_(wants_input)
                 inputs = [*([part] if wants_input else []), *ctx.trained]
@@ -195,7 +206,7 @@ class _Again(torch.autograd.Function):
                     torch.enable_grad(),
                     torch.autocast(device, dtype=dtype, enabled=enabled),
                     # A part is small and soon over: beside norms, nothing is worth making a third time.
-                    Recomputing(LevelPolicy([]), NORMS | PRODUCT_OPERATIONS, ctx.unread),
+                    Recomputing(LevelPolicy([]), NORMS | PRODUCT_OPERATIONS, unread),
                     part_of(rows),
                 ):
                     end = get_gradient_edge(ctx.run(part))

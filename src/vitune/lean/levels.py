@@ -10,6 +10,7 @@ from torch import Tensor
 from vitune.ops.low_rank import ADD_LOW_RANK
 from vitune.ops.recompute import Recomputing
 from vitune.ops.scale_shift_gelu import SCALE_SHIFT_GELU
+from vitune.ops.shared_casts import SharedCasts
 
 Level = Literal["stock", "fast", "lean", "leaner", "leanest"]
 LEVELS: tuple[Level, ...] = get_args(Level)  # type: ignore[assignment]
@@ -65,10 +66,12 @@ class LevelPolicy:
 
     Args:
         products: Weights whose products are computed again.
+        casts: Tells which weight a tensor is a cast of, where they are shared.
     """
 
-    def __init__(self, products: list[Tensor]) -> None:
+    def __init__(self, products: list[Tensor], casts: SharedCasts | None = None) -> None:
         self._products = {weight.untyped_storage()._cdata for weight in products}
+        self._casts = casts
 
     def __call__(self, operation: Any, args: tuple[Any, ...], run: Recomputing) -> bool:
         """Whether the output of an operation need not be kept."""
@@ -98,7 +101,8 @@ class LevelPolicy:
 
     def _is_product(self, matrix: Tensor, run: Recomputing) -> bool:
         """Whether a matrix is one of the weights, or what autocast or changed entries made of one."""
-        if matrix.untyped_storage()._cdata in self._products:
+        storage = matrix.untyped_storage()._cdata if self._casts is None else self._casts.source_of(matrix)
+        if storage in self._products:
             return True
         recipe = run.recipe_of(matrix)
         source = None if recipe is None else recipe.source()

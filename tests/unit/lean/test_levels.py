@@ -326,6 +326,21 @@ def test_leanest_takes_blocks_whole_that_draw_otherwise(monkeypatch):
         assert torch.equal(torch.get_rng_state(), after)
 
 
+def test_leanest_leaves_the_last_product_out_of_half_precision_too():
+    flops = {}
+    for half in (False, True):
+        tuned = tune("bitfit")
+        tuned.memory = "leanest"
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=half)
+
+        def forward(model: nn.Module = tuned.model, autocast: torch.autocast = autocast) -> Tensor:
+            with autocast:
+                return loss(model)
+
+        flops[half] = count_flops(lambda forward=forward: forward().backward())
+    assert flops[True] == flops[False]
+
+
 @pytest.mark.parametrize("arguments", [{}, {"drop_path_rate": 0.3, "proj_drop_rate": 0.2}], ids=str)
 @pytest.mark.parametrize(("text", "read", "attended"), [("bitfit", 0, 0), ("full", 0, 0), ("ssf", 1, 1)])
 def test_leanest_does_not_run_the_last_product_again(text: str, read: int, attended: int, arguments: dict):
