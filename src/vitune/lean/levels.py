@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from vitune.ops.batch_draws import dropout_inside
 from vitune.ops.low_rank import ADD_LOW_RANK
 from vitune.ops.recompute import Recomputing
 from vitune.ops.scale_shift_gelu import SCALE_SHIFT_GELU
@@ -158,6 +159,4 @@ def _is_sum(recipe: Any) -> bool:
 
 def draws_numbers(operation: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation is attention with dropout inside, which draws another mask the second time."""
-    names = [argument.name for argument in operation._schema.arguments]
-    where = names.index("dropout_p") if "dropout_p" in names else None
-    return where is not None and len(args) > where and args[where] > 0
+    return bool(dropout_inside(operation, args))

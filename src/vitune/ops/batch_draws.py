@@ -83,7 +83,7 @@ class Rows(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """The operation, or the rows of what it draws for the batch."""
         kwargs = kwargs or {}
-        if _SEEDED not in func.tags or _drops_nothing(func, args):
+        if _SEEDED not in func.tags or dropout_inside(func, args) == 0:
             return func(*args, **kwargs)
         if func is _aten.bernoulli_.float and not kwargs:
             target, *keep = args
@@ -123,8 +123,10 @@ class Rows(TorchDispatchMode):
         return torch.empty_permuted(size, order, dtype=like.dtype, device=like.device)
 
 
-def _drops_nothing(func: Any, args: Any) -> bool:
-    """Whether an operation with dropout inside, such as attention, is told not to drop anything."""
+def dropout_inside(func: Any, args: Any) -> float | None:
+    """The rate with which an operation such as attention drops by itself; None where it has no such argument."""
     names = [argument.name for argument in func._schema.arguments]
-    where = names.index("dropout_p") if "dropout_p" in names else None
-    return where is not None and (len(args) <= where or args[where] == 0)
+    if "dropout_p" not in names:
+        return None
+    where = names.index("dropout_p")
+    return args[where] if len(args) > where else 0.0
